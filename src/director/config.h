@@ -1,0 +1,98 @@
+// EndpointPickerConfig: the one document that says which plugins run and how. Upstream's format
+// (apix/config/v1alpha1/endpointpickerconfig_types.go), strict, all errors at once.
+//
+// Compile() turns it into a Generation: plugins made in dependency order, profiles as flat arrays,
+// attribute slots numbered. A Generation is immutable and shared by all workers; sessions pin the one
+// they began with, so a reload never changes a request half-way.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "plugin/catalogue.h"
+#include "plugin/plugin.h"
+#include "scheduling/cycle.h"
+
+namespace llmd::config {
+class ErrorList;
+}
+
+namespace llmd::director {
+
+struct LoadOptions {
+  bool allow_experimental_plugins = false;
+  // Endpoints come from the command line: no file-discovery is needed and the built-in defaults apply.
+  bool endpoints_given = false;
+};
+
+// A plugin in a generation, with what it can do.
+struct LoadedPlugin {
+  std::shared_ptr<plugin::Plugin> object;
+  std::string parameters;  // canonical text: equal text and type = the same plugin on reload
+};
+
+struct ProducerStep {
+  plugin::DataProducer* producer;
+  uint32_t plugin;
+};
+
+struct ScrapeStep {
+  const plugin::DataSource* source;
+  std::vector<const plugin::Extractor*> extractors;
+};
+
+class Generation {
+ public:
+  ~Generation();
+
+  uint64_t number() const { return number_; }
+  std::span<const LoadedPlugin> plugins() const { return plugins_; }
+  std::span<const scheduling::Profile> profiles() const { return profiles_; }
+  const plugin::ProfileHandler& handler() const { return *handler_; }
+  std::span<const ProducerStep> producers() const { return producers_; }
+  std::span<plugin::PreRequest* const> pre_requests() const { return pre_requests_; }
+  const plugin::SaturationDetector& saturation() const { return *saturation_; }
+  std::span<const ScrapeStep> scrapes() const { return scrapes_; }
+  const plugin::EndpointDiscovery* discovery() const { return discovery_; }  // nullptr: flags
+  uint32_t slot_count() const { return slot_count_; }
+  // The API of a request path: longest claimed suffix, else opaque.
+  protocol::ApiKind ApiFor(std::string_view path) const;
+  // The effective document, defaults and injected plugins included.
+  const std::string& effective_yaml() const { return effective_yaml_; }
+
+ private:
+  friend class GenerationBuilder;
+  Generation() = default;
+
+  uint64_t number_ = 0;
+  std::vector<LoadedPlugin> plugins_;
+  std::vector<scheduling::Profile> profiles_;
+  const plugin::ProfileHandler* handler_ = nullptr;
+  std::vector<ProducerStep> producers_;
+  std::vector<plugin::PreRequest*> pre_requests_;
+  const plugin::SaturationDetector* saturation_ = nullptr;
+  std::vector<ScrapeStep> scrapes_;
+  const plugin::EndpointDiscovery* discovery_ = nullptr;
+  uint32_t slot_count_ = 0;
+  std::vector<plugin::Parser::Claim> claims_;  // longest first
+  std::string effective_yaml_;
+  std::vector<std::string> warnings_;
+  fleet::Fleet* fleet_ = nullptr;
+  std::vector<fleet::CounterId> counters_;
+};
+
+// Reads and compiles `yaml` ("" = upstream's defaults). `filename` is for messages. Plugins whose
+// name, type and parameters are unchanged are taken over from `previous` with their state. On errors
+// the Status carries all of them, one per line, and nothing was changed.
+base::Result<std::shared_ptr<const Generation>> Compile(
+    std::string_view yaml, std::string_view filename, const plugin::Catalogue& catalogue,
+    fleet::Fleet& fleet, const LoadOptions& options, const Generation* previous);
+
+// JSON schema (draft 2020-12) of the document with every plugin type of the catalogue.
+std::string ConfigSchema(const plugin::Catalogue& catalogue);
+
+}  // namespace llmd::director

@@ -1,0 +1,67 @@
+// Director: what all sessions of one worker share. Made per worker by the door.
+//
+// Thread safety: belongs to one worker, except PublishGeneration of the shared GenerationSource and
+// the RecordRing's readers.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+
+#include "base/time.h"
+#include "director/config.h"
+#include "director/record_ring.h"
+#include "director/session.h"
+#include "fleet/fleet.h"
+
+namespace llmd::telemetry {
+class Metrics;
+}
+
+namespace llmd::director {
+
+// Holds the current generation; reading it is one version check.
+class GenerationSource {
+ public:
+  void Publish(std::shared_ptr<const Generation> generation);
+  // The current one; `cached` and `cached_version` are the caller's, refreshed when out of date.
+  const std::shared_ptr<const Generation>& Get(std::shared_ptr<const Generation>* cached,
+                                               uint64_t* cached_version) const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const Generation> current_;
+  std::atomic<uint64_t> version_{0};
+};
+
+// Retries may add this share to the load at most (Envoy's retry budget has the same default).
+inline constexpr double kRetryBudgetShare = 0.2;
+inline constexpr uint32_t kRetriesMax = 2;         // per request
+inline constexpr uint32_t kRetryBudgetFloor = 3;   // retries in flight always allowed per worker
+
+struct DirectorOptions {
+  size_t worker = 0;
+  std::string pool_name = "default";
+  // Endpoints in every decision: the pick and its fallbacks (the gateway retries; see issue on epp).
+  size_t endpoints_wanted = 1 + kRetriesMax;
+  scheduling::StageClock clock = nullptr;
+  int64_t (*wall_clock_ns)() = nullptr;  // for the record's time stamp
+};
+
+class Director {
+ public:
+  // All references outlive the Director.
+  Director(const GenerationSource& generations, fleet::Fleet& fleet, telemetry::Metrics& metrics,
+           RecordRing& records, DirectorOptions options);
+  ~Director();
+
+  fleet::View& view();
+  const DirectorOptions& options() const;
+
+ private:
+  friend class Session;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace llmd::director

@@ -1,0 +1,95 @@
+// The catalogue: which plugin types exist and how one is made from its config entry.
+//
+// An ordinary object, filled by one visible list in main/plugins.cc (tests fill one with two lines).
+// There are no static registrars. Thread-compatible: built once, read-only afterwards.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "base/status.h"
+#include "plugin/attributes.h"
+#include "plugin/plugin.h"
+
+namespace llmd::config {
+class Node;
+class ErrorList;
+}  // namespace llmd::config
+
+namespace llmd::plugin {
+
+class Catalogue;
+
+// What a factory is given. Parameters are read through `parameters` with config/'s strict reader,
+// which reports every error into `errors`; a factory that reported errors returns nullptr.
+class PluginContext {
+ public:
+  virtual ~PluginContext() = default;
+  virtual const std::string& name() const = 0;
+  // The entry's `parameters` mapping; an empty node when absent. Keys match case-insensitively.
+  virtual const config::Node& parameters() const = 0;
+  virtual config::ErrorList& errors() = 0;
+
+  // Declares that this plugin writes attribute T under its own instance name.
+  template <class T>
+  Slot<T> Produces() {
+    return {ProducesKey(T::kKey)};
+  }
+  // Declares that this plugin reads T of `producer` (an instance name; "" = the default producer of
+  // the key, created when the config has none). Orders the producer before the consumer.
+  template <class T>
+  Slot<T> Consumes(std::string_view producer, bool required = true) {
+    return {ConsumesKey(T::kKey, producer, required)};
+  }
+  // Another plugin that a parameter refers to by name; made before this one. nullptr when there is
+  // none of that kind (an error was reported).
+  template <class Kind>
+  Kind* Reference(std::string_view name) {
+    return dynamic_cast<Kind*>(ReferencedPlugin(name));
+  }
+  // A counter column of its own for as long as this config generation lives.
+  virtual base::Result<fleet::CounterId> AddCounter() = 0;
+  virtual fleet::Fleet& fleet() = 0;
+
+ protected:
+  virtual uint32_t ProducesKey(std::string_view key) = 0;
+  virtual uint32_t ConsumesKey(std::string_view key, std::string_view producer, bool required) = 0;
+  virtual Plugin* ReferencedPlugin(std::string_view name) = 0;
+};
+
+enum class Stability { kStable, kAlpha, kDeprecated };
+
+struct PluginType {
+  std::string type;
+  Stability stability = Stability::kStable;
+  // Empty for a name that upstream has and this release has not: refused with that sentence.
+  std::function<std::unique_ptr<Plugin>(PluginContext&)> factory;
+  // Attribute key for which this type is the default producer, or "".
+  std::string default_producer_of;
+  // One sentence for `llmd config schema` and the docs.
+  std::string help;
+  // Parameter schema as a JSON object (draft 2020-12), "" = takes no parameters.
+  std::string parameters_schema;
+};
+
+class Catalogue {
+ public:
+  // A type may be added once; adding it again is a programming error.
+  void Add(PluginType type);
+  // A type that upstream registers and we have not built yet.
+  void AddNotBuilt(std::string_view type);
+  // nullptr when unknown.
+  const PluginType* Find(std::string_view type) const;
+  const PluginType* DefaultProducer(std::string_view key) const;
+  std::span<const PluginType> types() const { return types_; }
+
+ private:
+  std::vector<PluginType> types_;
+};
+
+}  // namespace llmd::plugin
