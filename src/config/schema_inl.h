@@ -1,0 +1,257 @@
+// Template bodies of schema.h; include that instead.
+#pragma once
+
+#include "config/schema.h"
+
+namespace llmd::config {
+namespace internal {
+
+template <class T>
+class IntType final : public Type<T> {
+ public:
+  IntType(T min, T max) : min_(min), max_(max) {}
+  bool Read(const Node& node, const ReadOptions& options, T* out) const override {
+    uint64_t bits;
+    if (!ReadInteger(node, options, Low(), static_cast<uint64_t>(max_), &bits)) return false;
+    *out = static_cast<T>(bits);
+    return true;
+  }
+  Value Write(const T& value) const override { return Value(value); }
+  Value Describe() const override { return DescribeInteger(Low(), static_cast<uint64_t>(max_)); }
+
+ private:
+  // Bounds beyond int64 cannot be written in YAML anyway: the upper one is cut there.
+  int64_t Low() const {
+    if constexpr (std::is_unsigned_v<T>) {
+      return min_ > static_cast<uint64_t>(INT64_MAX) ? INT64_MAX : static_cast<int64_t>(min_);
+    } else {
+      return min_;
+    }
+  }
+  T min_, max_;
+};
+
+template <class E>
+class EnumType final : public Type<E> {
+ public:
+  explicit EnumType(std::vector<std::pair<std::string, E>> names) : names_(std::move(names)) {
+    for (const auto& [name, value] : names_) views_.push_back(name);
+  }
+  bool Read(const Node& node, const ReadOptions& options, E* out) const override {
+    size_t index;
+    if (!ReadEnumName(node, options, views_, &index)) return false;
+    *out = names_[index].second;
+    return true;
+  }
+  Value Write(const E& value) const override {
+    for (const auto& [name, named] : names_) {
+      if (named == value) return Value(name);
+    }
+    return Value();
+  }
+  Value Describe() const override {
+    Value names = Value::EmptyList();
+    for (std::string_view name : views_) names.Append(name);
+    return Value::EmptyMap().Set("type", "string").Set("enum", std::move(names));
+  }
+
+ private:
+  std::vector<std::pair<std::string, E>> names_;
+  std::vector<std::string_view> views_;
+};
+
+template <class U>
+class ListType final : public Type<std::vector<U>> {
+ public:
+  ListType(TypePtr<U> element, size_t count_max)
+      : element_(std::move(element)), count_max_(count_max) {}
+  bool Read(const Node& node, const ReadOptions& options, std::vector<U>* out) const override {
+    if (!ExpectList(node, count_max_, options)) return false;
+    out->clear();
+    bool ok = true;
+    for (size_t i = 0; i < node.size(); ++i) {
+      U element{};
+      const Node child = node.at(i);
+      // As Go decodes it: a null element is a default element.
+      if (!child.is_null()) ok &= element_->Read(child, options, &element);
+      out->push_back(std::move(element));
+    }
+    return ok;
+  }
+  Value Write(const std::vector<U>& value) const override {
+    Value out = Value::EmptyList();
+    for (const U& element : value) out.Append(element_->Write(element));
+    return out;
+  }
+  Value Describe() const override {
+    return Value::EmptyMap().Set("type", "array").Set("items", element_->Describe());
+  }
+
+ private:
+  TypePtr<U> element_;
+  size_t count_max_;
+};
+
+template <class U>
+class OptionalType final : public Type<std::optional<U>> {
+ public:
+  explicit OptionalType(TypePtr<U> inner) : inner_(std::move(inner)) {}
+  bool Read(const Node& node, const ReadOptions& options, std::optional<U>* out) const override {
+    return inner_->Read(node, options, &out->emplace());
+  }
+  Value Write(const std::optional<U>& value) const override {
+    return value ? inner_->Write(*value) : Value();
+  }
+  Value Describe() const override { return inner_->Describe(); }
+
+ private:
+  TypePtr<U> inner_;
+};
+
+template <class M>
+struct DefaultTypeOf;
+template <>
+struct DefaultTypeOf<bool> {
+  static TypePtr<bool> Make() { return Bool(); }
+};
+template <std::integral T>
+struct DefaultTypeOf<T> {
+  static TypePtr<T> Make() { return Int<T>(); }
+};
+template <>
+struct DefaultTypeOf<double> {
+  static TypePtr<double> Make() { return Double(); }
+};
+template <>
+struct DefaultTypeOf<std::string> {
+  static TypePtr<std::string> Make() { return String(); }
+};
+template <>
+struct DefaultTypeOf<base::Duration> {
+  static TypePtr<base::Duration> Make() { return GoDuration(); }
+};
+template <>
+struct DefaultTypeOf<StringMapValue> {
+  static TypePtr<StringMapValue> Make() { return StringMap(); }
+};
+template <>
+struct DefaultTypeOf<Node> {
+  static TypePtr<Node> Make() { return Raw(); }
+};
+template <class U>
+struct DefaultTypeOf<std::vector<U>> {
+  static TypePtr<std::vector<U>> Make() { return List<U>(DefaultTypeOf<U>::Make()); }
+};
+template <class U>
+struct DefaultTypeOf<std::optional<U>> {
+  static TypePtr<std::optional<U>> Make() { return Optional<U>(DefaultTypeOf<U>::Make()); }
+};
+
+}  // namespace internal
+
+template <std::integral T>
+TypePtr<T> Int(T min, T max) {
+  return std::make_shared<internal::IntType<T>>(min, max);
+}
+template <class E>
+TypePtr<E> Enum(std::vector<std::pair<std::string, E>> names) {
+  return std::make_shared<internal::EnumType<E>>(std::move(names));
+}
+template <class U>
+TypePtr<std::vector<U>> List(TypePtr<U> element, size_t count_max) {
+  return std::make_shared<internal::ListType<U>>(std::move(element), count_max);
+}
+template <class U>
+TypePtr<std::optional<U>> Optional(TypePtr<U> inner) {
+  return std::make_shared<internal::OptionalType<U>>(std::move(inner));
+}
+template <class M>
+TypePtr<M> DefaultType() {
+  return internal::DefaultTypeOf<M>::Make();
+}
+
+template <class T>
+template <class M>
+struct ObjectType<T>::FieldOf final : ObjectType<T>::FieldBase {
+  M T::*member;
+  TypePtr<M> type;
+
+  bool Read(const Node& node, const ReadOptions& options, T* out) const override {
+    M value = out->*member;
+    if (!type->Read(node, options, &value)) return false;
+    out->*member = std::move(value);
+    return true;
+  }
+  Value Write(const T& value) const override { return type->Write(value.*member); }
+  Value Describe(const T& defaults) const override {
+    return internal::DescribeField(type->Describe(), this->name,
+                                   this->name.presence == Presence::kRequired
+                                       ? Value()
+                                       : type->Write(defaults.*member));
+  }
+};
+
+template <class T>
+template <class M>
+ObjectBuilder<T>& ObjectBuilder<T>::Field(std::string key, std::string help, M T::*member,
+                                          std::type_identity_t<TypePtr<M>> type,
+                                          Presence presence) {
+  auto field = std::make_unique<typename ObjectType<T>::template FieldOf<M>>();
+  field->name = {std::move(key), std::move(help), presence};
+  field->member = member;
+  field->type = std::move(type);
+  type_->names_.push_back(&field->name);
+  type_->fields_.push_back(std::move(field));
+  return *this;
+}
+
+template <class T>
+bool ObjectType<T>::Read(const Node& node, const ReadOptions& options, T* out) const {
+  if (where_) out->*where_ = node;
+  if (!internal::ExpectMap(node, options)) return false;
+  std::vector<int> entries;
+  bool ok = internal::MatchKeys(node, names_, options, &entries);
+  for (size_t i = 0; i < fields_.size(); ++i) {
+    if (entries[i] < 0) continue;
+    const Node child = node.at(static_cast<size_t>(entries[i]));
+    if (!child.is_null()) ok &= fields_[i]->Read(child, options, out);
+  }
+  return ok;
+}
+
+template <class T>
+Value ObjectType<T>::Write(const T& value) const {
+  Value out = Value::EmptyMap();
+  for (const auto& field : fields_) {
+    Value written = field->Write(value);
+    if (!written.is_null()) out.Set(field->name.key, std::move(written));
+  }
+  return out;
+}
+
+template <class T>
+Value ObjectType<T>::Describe() const {
+  const T defaults{};
+  Value properties = Value::EmptyMap();
+  Value required = Value::EmptyList();
+  for (const auto& field : fields_) {
+    properties.Set(field->name.key, field->Describe(defaults));
+    if (field->name.presence == Presence::kRequired) required.Append(field->name.key);
+  }
+  Value out = Value::EmptyMap();
+  out.Set("type", "object").Set("additionalProperties", false);
+  out.Set("properties", std::move(properties));
+  if (!required.empty()) out.Set("required", std::move(required));
+  return out;
+}
+
+template <class T>
+Value ObjectType<T>::SchemaDocument() const {
+  Value out = Value::EmptyMap();
+  out.Set("$schema", "https://json-schema.org/draft/2020-12/schema").Set("title", name_);
+  const Value body = Describe();
+  for (const auto& [key, value] : std::get<Value::Map>(body.data())) out.Set(key, value);
+  return out;
+}
+
+}  // namespace llmd::config
