@@ -11,7 +11,7 @@
 //
 // Belongs to one worker. Invariants: 1. Every booking made in the fleet is taken back exactly once,
 // whatever the end. 2. A session pins one config generation and one fleet membership. 3. After
-// OnDone or OnAborted nothing but the destructor may be called.
+// OnDone or OnAborted only the accessors and the destructor may be called.
 #pragma once
 
 #include <cstdint>
@@ -104,8 +104,9 @@ class Session {
   Decision OnBodyEnd(base::TimePoint now);
 
   // The attempt towards `endpoints[0]` of the last decision failed; the answer is the next endpoint,
-  // or the error to reply with. `status` is the engine's for kStatus5xx. `body_kept` says whether the
-  // door can send the whole body again.
+  // or the error to reply with. `status` is the engine's for kStatus502or503or504; a reply decided for
+  // that one may be set aside: the door then relays what the engine said, beginning with
+  // OnResponseHead. `body_kept` says whether the door can send the whole body again.
   Decision OnUpstreamFailed(UpstreamFailure failure, int status, bool body_kept,
                             base::TimePoint now);
 
@@ -124,6 +125,8 @@ class Session {
   const plugin::RequestContext& context() const;
   const DecisionRecord& record() const;
   const protocol::Usage& usage() const;
+  // "host:port" of an endpoint of a decision of this session.
+  std::string_view EndpointName(fleet::EndpointNumber endpoint) const;
 
  private:
   struct State;
