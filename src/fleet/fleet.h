@@ -54,6 +54,8 @@ class Fleet {
  public:
   explicit Fleet(size_t worker_count);
   ~Fleet();
+  Fleet(const Fleet&) = delete;
+  Fleet& operator=(const Fleet&) = delete;
 
   // Replaces the member set. An endpoint with the same namespace, name, address and port keeps its
   // number, load and health (labels and draining may change). More than kEndpointsMax, or two with
@@ -80,15 +82,23 @@ class Fleet {
   struct LoadCell;
   struct Column;
 
+  Column& column(size_t worker, CounterId counter) const;
+  base::Result<EndpointNumber> TakeNumber(const std::vector<bool>& taken,
+                                          EndpointNumber* cursor) const;
+  void AllocateColumns(CounterId counter);
+
   const size_t worker_count_;
   std::atomic<uint64_t> version_{0};
   mutable std::mutex mutex_;
   std::shared_ptr<const Members> members_;
-  std::vector<std::weak_ptr<const Endpoint>> owners_;  // by number: still pinned somewhere?
+  // By number: one token per owner, shared by every Endpoint object made for it (labels may change
+  // while requests hold the older object), so that expired() means nobody is left.
+  std::vector<std::weak_ptr<const void>> owners_;
+  std::vector<uint64_t> generations_;
   std::unique_ptr<LoadCell[]> loads_;
   std::unique_ptr<Column[]> columns_;  // [worker * kCountersMax + counter]
   std::unique_ptr<Health[]> health_;
-  uint32_t counters_in_use_ = 1;  // bit per CounterId
+  std::atomic<uint32_t> counters_in_use_{0};  // bit per CounterId
 };
 
 class Pin;
@@ -100,6 +110,8 @@ class View {
   // `fleet` must outlive the View.
   View(Fleet& fleet, size_t worker);
   ~View();
+  View(const View&) = delete;
+  View& operator=(const View&) = delete;
 
   // Brings the columns up to date; cheap when nothing is due. Called once per decision.
   void Refresh(base::TimePoint now);
@@ -108,8 +120,9 @@ class View {
   std::span<const EndpointNumber> members() const;
   const Endpoint& endpoint(EndpointNumber n) const;
   // The members that may get this request, ascending, in `arena`: not draining, not ejected, and one
-  // in slow start only with the probability of its share. When that would leave out more than half
-  // for bad health, health is ignored: a wrong verdict must not take the whole fleet down.
+  // in slow start only with the probability of its share (relative to the largest share: a fleet that
+  // is new as a whole starts evenly). When that would leave out more than half of those not draining,
+  // first slow start and then ejection are ignored: a wrong verdict must not take the fleet down.
   std::span<EndpointNumber> Routable(base::Random& random, base::Arena& arena) const;
 
   // Columns by EndpointNumber, valid until the next Refresh. waiting/running are the scraped values
@@ -118,13 +131,14 @@ class View {
   const float* running() const { return running_.data(); }
   const float* kv_usage() const { return kv_usage_.data(); }
   const base::TimePoint* reported_at() const { return reported_at_.data(); }
+  // Work in flight of all workers. `c` was handed out before the last Refresh (else nullptr).
   const int64_t* counter(CounterId c) const { return counters_[c].data(); }
   const uint32_t* block_tokens() const { return block_tokens_.data(); }
   const uint32_t* block_count() const { return block_count_.data(); }
   base::TimePoint refreshed_at() const { return refreshed_at_; }
 
-  // Adds `amount` (negative takes back) to this worker's column; visible here at once, to other
-  // workers at their next refresh.
+  // Adds `amount` (negative takes back) to this worker's column; visible here at once (in waiting and
+  // running too), to other workers at their next refresh.
   void Book(CounterId counter, EndpointNumber endpoint, int64_t amount);
 
   Fleet& fleet() { return fleet_; }
@@ -134,12 +148,23 @@ class View {
   struct Membership;  // shared_ptr<const Members> plus a worker-local reference count
 
   void Regather(base::TimePoint now);
+  void AdoptMembers();
+  void GatherCounter(CounterId counter);
+  void GatherLoads(base::TimePoint now);
+  void Correct(EndpointNumber n);
 
   Fleet& fleet_;
   const size_t worker_;
   Membership* membership_ = nullptr;
   base::TimePoint refreshed_at_{};
-  std::vector<float> waiting_, running_, kv_usage_;
+  uint64_t version_seen_ = 0;
+  uint32_t counters_seen_ = 0;
+  bool never_refreshed_ = true;
+  bool all_healthy_ = true;  // no member is ejected or in slow start
+  float share_max_ = 1;
+  std::vector<float> waiting_, running_, kv_usage_, share_;
+  std::vector<Load> scraped_;                 // as reported
+  std::vector<int64_t> in_flight_at_report_;
   std::vector<base::TimePoint> reported_at_;
   std::vector<uint32_t> block_tokens_, block_count_;
   std::vector<std::vector<int64_t>> counters_;

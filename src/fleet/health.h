@@ -6,7 +6,8 @@
 // again, kSuccessesToForget successes clear the history.
 //
 // Thread-safe: one 64-bit word changed by compare-and-swap, so that reading it in a View refresh is
-// one load. Times are rounded to milliseconds since the process's first event.
+// one load. Times are rounded to milliseconds. Outcomes of requests that were sent before an ejection
+// and end during it change nothing.
 #pragma once
 
 #include <atomic>
@@ -23,6 +24,7 @@ class Health {
   static constexpr base::Duration kEjectionBase = std::chrono::seconds(1);
   static constexpr base::Duration kEjectionMax = std::chrono::seconds(30);
   static constexpr base::Duration kSlowStart = std::chrono::seconds(10);
+  static constexpr double kFirstShare = 0.1;  // at the start of slow start, rising linearly to 1
 
   enum class State { kSlowStart, kHealthy, kEjected };
 
@@ -35,6 +37,8 @@ class Health {
   // Share of its traffic that the endpoint should take now: 0 ejected, 1 healthy, between in slow
   // start.
   double share(base::TimePoint now) const;
+  // Healthy with nothing held against it and no slow start at `now`; one load and a compare.
+  bool steady(base::TimePoint now) const;
 
  private:
   std::atomic<uint64_t> word_{0};
