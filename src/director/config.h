@@ -60,7 +60,7 @@ class Generation {
   const plugin::EndpointDiscovery* discovery() const { return discovery_; }  // nullptr: flags
   uint32_t slot_count() const { return slot_count_; }
   // The API of a request path: longest claimed suffix, else opaque.
-  protocol::ApiKind ApiFor(std::string_view path) const;
+  protocol::Api ApiFor(std::string_view path) const;
   // The effective document, defaults and injected plugins included.
   const std::string& effective_yaml() const { return effective_yaml_; }
 

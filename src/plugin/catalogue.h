@@ -13,12 +13,14 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/strings.h"
+#include "config/document.h"
 #include "plugin/attributes.h"
 #include "plugin/plugin.h"
 
 namespace llmd::config {
-class Node;
-class ErrorList;
+template <class T>
+class ObjectType;
 }  // namespace llmd::config
 
 namespace llmd::plugin {
@@ -34,6 +36,13 @@ class PluginContext {
   // The entry's `parameters` mapping; an empty node when absent. Keys match case-insensitively.
   virtual const config::Node& parameters() const = 0;
   virtual config::ErrorList& errors() = 0;
+  // Reads the parameters over the defaults in `*out`; false when an error was reported. `type` is a
+  // config::ObjectType<T> (config/schema.h).
+  template <class T>
+  bool ReadParameters(const config::ObjectType<T>& type, T* out) {
+    return parameters().is_null() ||
+           type.Read(parameters(), {.errors = &errors(), .ignore_case = true}, out);
+  }
 
   // Declares that this plugin writes attribute T under its own instance name.
   template <class T>
@@ -46,13 +55,19 @@ class PluginContext {
   Slot<T> Consumes(std::string_view producer, bool required = true) {
     return {ConsumesKey(T::kKey, producer, required)};
   }
-  // Another plugin that a parameter refers to by name; made before this one. nullptr when there is
-  // none of that kind (an error was reported).
+  // Another plugin that a parameter refers to by name; made before this one and alive as long. nullptr
+  // when there is none, or none of that kind, and an error was reported.
   template <class Kind>
   Kind* Reference(std::string_view name) {
-    return dynamic_cast<Kind*>(ReferencedPlugin(name));
+    Plugin* plugin = ReferencedPlugin(name);
+    Kind* kind = dynamic_cast<Kind*>(plugin);
+    if (plugin && !kind) {
+      errors().Add(parameters(), base::Concat("plugin \"", name, "\" is a ", plugin->type(),
+                                              ", which cannot do what is asked of it here"));
+    }
+    return kind;
   }
-  // A counter column of its own for as long as this config generation lives.
+  // A counter column of its own for as long as the plugin lives (a reload may take it over).
   virtual base::Result<fleet::CounterId> AddCounter() = 0;
   virtual fleet::Fleet& fleet() = 0;
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -180,7 +181,7 @@ class Parser {
   virtual ~Parser() = default;
   struct Claim {
     std::string_view suffix;  // plain suffix of the request path
-    protocol::ApiKind api;
+    protocol::Api api;
   };
   // Empty: a fallback parser, used when no other claims the path.
   virtual std::span<const Claim> claims() const = 0;
