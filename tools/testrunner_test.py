@@ -48,7 +48,8 @@ def test_gtest_counts_every_case_once():
 
 
 def test_gtest_that_dies_fails_the_running_case():
-    output = "[ RUN      ] Room.Works\n[       OK ] Room.Works (0 ms)\n[ RUN      ] Room.Dies\nboom\n"
+    output = ("[ RUN      ] Room.Works\n[       OK ] Room.Works (0 ms)\n"
+              "[ RUN      ] Room.Dies\nboom\n")
     cases = testrunner.parse_gtest(output, -11, "t")
     assert outcomes(cases) == [("t Room.Works", "passed"), ("t Room.Dies", "failed")]
     assert "boom" in cases[1].detail
@@ -68,7 +69,8 @@ def test_lines():
 
 
 def test_lines_without_verdict_fail():
-    assert outcomes(testrunner.parse_lines("ok a\n", 3, "s")) == [("s a", "passed"), ("s", "failed")]
+    cases = testrunner.parse_lines("ok a\n", 3, "s")
+    assert outcomes(cases) == [("s a", "passed"), ("s", "failed")]
     assert outcomes(testrunner.parse_lines("", 0, "s")) == [("s", "failed")]
 
 

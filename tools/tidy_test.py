@@ -81,7 +81,8 @@ def test_edges_allow_one_direction():
             "src/text/t.cc": '#include "wire/w.h"\n'}
     expect(text)
     back = {**text, "src/wire/w.cc": '#include "wire/w.h"\n#include "text/t.h"\n',
-            "src/text/t.h": "#pragma once\n", "src/wire/CMakeLists.txt": "llmd_room(wire DEPS base text)\n"}
+            "src/text/t.h": "#pragma once\n",
+            "src/wire/CMakeLists.txt": "llmd_room(wire DEPS base text)\n"}
     expect(back, ("floors", "src/wire/w.cc", 2), ("floors", "src/wire/CMakeLists.txt", 1))
 
 
@@ -145,10 +146,12 @@ def test_io_headers_only_above_the_line():
 
 def test_each_ban_finds_its_thing():
     code = {
-        "clock": "auto t = std::chrono::steady_clock::now();", "randomness": "std::random_device d;",
+        "clock": "auto t = std::chrono::steady_clock::now();",
+        "randomness": "std::random_device d;",
         "sockets": "int fd = ::socket(1, 2, 3);", "threads": "std::thread t(f);",
         "locks": "std::mutex m;", "sleeping": "std::this_thread::sleep_for(x);",
-        "throw": "throw 1;", "catch": "try { f(); } catch (...) {}", "environment": 'getenv("X");',
+        "throw": "throw 1;", "catch": "try { f(); } catch (...) {}",
+        "environment": "getenv(x);",
         "files": "std::ifstream in(path);", "processes": "popen(x);", "exit": "exit(1);",
         "regex": "std::regex r;", "printing": "std::cout << 1;", "memory": "X* x = new X;",
         "bytes": "atoi(x);", "language": "assert(x);", "coroutines": "co_await x;",
@@ -181,7 +184,8 @@ def test_tests_may_use_threads_but_not_sleep():
 
 def test_unfinished_and_machine_words():
     expect(cc("// TO" + "DO: later\n"), ("unfinished", "src/wire/w.cc", 2))
-    expect({"src/wire/README.md": "See /wor" + "k/main.\n"}, ("machine-words", "src/wire/README.md", 1))
+    expect({"src/wire/README.md": "See /wor" + "k/main.\n"},
+           ("machine-words", "src/wire/README.md", 1))
     expect(cc('const char* k = "a/wor' + 'k/b";\n'))
 
 
@@ -211,7 +215,8 @@ def test_function_length():
 def test_functions_are_told_from_other_braces():
     code = ("struct S : Base<int> {\n  int a = 1;\n  S(int x) : a(x), b{x} {\n    g();\n  }\n};\n"
             "const int kTable[] = {1, 2};\n"
-            "template <class T>\nauto F(T t) -> int {\n  auto l = [&] { h({1}); };\n  if (t) { x(); }\n}\n"
+            "template <class T>\nauto F(T t) -> int {\n  auto l = [&] { h({1}); };\n"
+            "  if (t) { x(); }\n}\n"
             "#define M(x) do { \\\n } while (0)\n"
             "TEST(Room, Case) {\n}\nbool operator==(A a, B b) {\n}\n")
     names = [(name, count) for name, _, count in tidy.functions(tidy.blank_literals(code))]
@@ -252,7 +257,8 @@ def test_fuzz_targets_have_seeds():
     fuzz = {"src/wire/w_fuzz.cc": "int x;\n"}
     expect(fuzz, ("fuzz-corpus", "src/wire", 1))
     expect({**fuzz, "src/wire/corpus/w_fuzz/seed": "1"})
-    expect({"src/wire/corpus/old_fuzz/seed": "1"}, ("fuzz-corpus", "src/wire/corpus/old_fuzz/seed", 1))
+    expect({"src/wire/corpus/old_fuzz/seed": "1"},
+           ("fuzz-corpus", "src/wire/corpus/old_fuzz/seed", 1))
 
 
 def test_unused_files():
