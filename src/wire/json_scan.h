@@ -18,8 +18,8 @@
 // 2. Offsets are global: 0 is the first byte of the first chunk. 3. After kError nothing else comes.
 // Checked always: an object at the top, brackets balanced by kind, strings closed, nesting at most
 // kJsonDepthMax, nothing but white space after the end. Checked where the caller walks: commas,
-// colons, literals, numbers, raw control characters in strings, escapes in keys. Not checked: the
-// inside of skipped and raw values beyond brackets and strings, escapes in string values
+// colons, literals, numbers, raw control characters in strings, escapes in keys up to the limit. Not
+// checked: the inside of skipped and raw values beyond brackets and strings, escapes in string values
 // (JsonUnescape checks those it is given), UTF-8.
 // Grammar: RFC 8259.
 #pragma once
@@ -45,7 +45,7 @@ enum class JsonEvent : uint8_t {
   kKey,        // text(): the key unescaped; empty when it is longer than kJsonKeyBytesMax
   kString,     // part(): raw bytes between the quotes, escapes untouched; last() on the final part
   kRaw,        // part(): raw bytes of a value asked for with RawValue; last() on the final part
-  kNumbers,    // part(): raw bytes of an array of whole numbers, see ExpectNumbers; last(), count()
+  kNumbers,    // part(): raw bytes between an array's brackets, see ExpectNumbers; last(), count()
   kNumber,     // text(): the literal
   kTrue,
   kFalse,
@@ -170,6 +170,7 @@ class JsonScanner {
   JsonEvent InContainer();
   JsonEvent ArrayFirst();
   JsonEvent InNumbers();
+  internal::JsonPassage* WithNesting();
   JsonEvent EndScalar(std::string_view literal);
   JsonEvent FinishKey(std::string_view raw);
   JsonEvent EndPart(const char* end, bool done, JsonEvent event);
@@ -191,7 +192,6 @@ class JsonScanner {
   JsonError error_ = JsonError::kNone;
   bool last_ = false;
   bool raw_ = false;        // the value being passed over is delivered
-  bool key_escape_ = false;
   bool stash_full_ = false;
   uint8_t stash_size_ = 0;
   internal::JsonPassage passage_;

@@ -21,7 +21,7 @@
 #include <string>
 #include <string_view>
 
-#include "wire/json_scan.h"
+#include "wire/json_scan.h"  // the line-end kernel
 
 namespace llmd::wire {
 
@@ -56,8 +56,10 @@ class SseParser {
 
  private:
   const char* EventEnd(const char* p);
-  bool ParseBlock(std::string_view block, uint64_t block_offset, SseEvent* event);
+  bool ParseBlock(std::string_view block, uint64_t block_begin, SseEvent* event);
   void KeepTail(std::string_view bytes);
+  void SkipByteOrderMark();
+  void ForgetEvent();
 
   const internal::JsonKernels* kernels_ = internal::BestJsonKernels();
   size_t tail_bytes_max_;
@@ -68,13 +70,13 @@ class SseParser {
   uint64_t pending_ = 0;
   uint64_t events_ = 0;
   uint64_t skipped_events_ = 0;
-  bool line_empty_ = true;   // nothing read yet of the current line
-  bool after_cr_ = false;    // an LF now belongs to the line end before
-  bool block_empty_ = true;  // no line of the current event has any byte
-  bool skipping_ = false;    // the current event outgrew the tail
-  uint8_t bom_matched_ = 0;  // bytes of a byte order mark seen at the start; kBomDone when past it
-  std::string tail_;
-  std::string joined_;       // data lines of an event that has several
+  bool line_empty_ = true;     // nothing read yet of the current line
+  bool after_cr_ = false;      // an LF now belongs to the line end before
+  bool skipping_ = false;      // the current event outgrew the tail
+  bool tail_taken_ = false;    // the tail holds an event already delivered
+  uint8_t bom_matched_ = 0;    // bytes of a byte order mark seen; 3 when past the start
+  std::string tail_;           // the current event as far as earlier chunks held it
+  std::string joined_;         // data lines of an event that has several
 };
 
 }  // namespace llmd::wire
