@@ -1,6 +1,7 @@
-// Hash chain over the tokens of a prompt: one 64-bit value per full block, each covering every token
-// before it, as in vLLM. Equal chains mean equal prefixes up to a 64-bit collision (about 3e-8 for a
-// million distinct blocks). Private to the model: engines on the wire use their own hashes.
+// Hash chain over the tokens of a prompt: one 64-bit value per full block, each covering every
+// token before it, as in vLLM. Equal chains mean equal prefixes up to a 64-bit collision (about
+// 3e-8 for a million distinct blocks). Private to the model: engines on the wire use their own
+// hashes.
 //
 // Pure and thread-safe.
 #pragma once

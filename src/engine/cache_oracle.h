@@ -2,9 +2,9 @@
 // through it, one after the other. The yardstick for prefix-aware routing: N servers with good
 // affinity come near to one cache of N times the size.
 //
-// A request touches all its full blocks; the least recently used block is evicted first, the tail of
-// a prefix before its head, as in the engine. Nothing is ever held, so an engine, which cannot evict
-// what it is using, can only do worse.
+// A request touches all its full blocks; the least recently used block is evicted first, the tail
+// of a prefix before its head, as in the engine. Nothing is ever held, so an engine, which cannot
+// evict what it is using, can only do worse.
 //
 // Thread safety: none. Memory: about 60 bytes per block.
 #pragma once

@@ -13,8 +13,8 @@ namespace {
 
 using base::TimePoint;
 
-// Keeps one block's bookkeeping (about 40 bytes with its table entry) under 2.7 GB in the worst case;
-// the largest real cache, 27 M tokens in blocks of 16, needs 1.7 M.
+// Keeps one block's bookkeeping (about 40 bytes with its table entry) under 2.7 GB in the worst
+// case; the largest real cache, 27 M tokens in blocks of 16, needs 1.7 M.
 constexpr uint32_t kBlocksMax = 1u << 26;
 // A slot's vectors above this many entries go back to the heap when its request ends.
 constexpr size_t kKeptEntriesMax = 8192;
@@ -49,8 +49,9 @@ base::Status EngineConfig::Validate() const {
   if (capacity < model_tokens_max) {
     return base::InvalidArgument(base::Concat(
         "the KV cache holds ", std::to_string(capacity), " tokens (", std::to_string(kv_blocks),
-        " blocks of ", std::to_string(block_tokens), "), less than one request of the maximum model ",
-        "length ", std::to_string(model_tokens_max), "; raise the first or lower the second"));
+        " blocks of ", std::to_string(block_tokens),
+        "), less than one request of the maximum model length ",
+        std::to_string(model_tokens_max), "; raise the first or lower the second"));
   }
   if (frontend_delay.count() < 0) return base::InvalidArgument("front-end delay is negative");
   return base::OkStatus();
@@ -81,8 +82,8 @@ base::Result<RequestId> Engine::Submit(const RequestSpec& spec, TimePoint now) {
   }
   if (prompt + spec.output_tokens > config_.model_tokens_max) {
     return std::unexpected(base::InvalidArgument(base::Concat(
-        "prompt and output have ", std::to_string(prompt + spec.output_tokens), " tokens, the limit is ",
-        std::to_string(config_.model_tokens_max))));
+        "prompt and output have ", std::to_string(prompt + spec.output_tokens),
+        " tokens, the limit is ", std::to_string(config_.model_tokens_max))));
   }
   const uint32_t seats = config_.sequences_max - static_cast<uint32_t>(running_.size());
   if (arriving_.size + waiting_.size >= seats + config_.waiting_max) {

@@ -1,19 +1,19 @@
 // Engine: one model server in virtual time. After vLLM V1 (v1/core/sched/scheduler.py,
 // kv_cache_manager.py) with first-come-first-served scheduling.
 //
-// The driver owns the clock. It calls Submit and Abort when something happens and Step when the time
-// next_step_at() has come; a Step ends what was in flight, reports what came of it, and starts the
-// next batch:
+// The driver owns the clock. It calls Submit and Abort when something happens and Step when the
+// time next_step_at() has come; a Step ends what was in flight, reports what came of it, and starts
+// the next batch:
 //
 //   engine->Submit(spec, now);
 //   while (auto at = engine->next_step_at(); at <= until) Handle(engine->Step());
 //
-// The scheduling of a step: running sequences first, in order of arrival (so decodes come before the
-// newest sequences' prefill chunks), each with its next tokens until the token budget is spent; a
-// sequence that finds no free block pushes the latest arrival back to the front of the queue, its KV
-// given up and computed again later. Then, unless someone was pushed back, waiting sequences in order
-// of arrival while seats, budget and blocks last, each starting behind the longest prefix of its
-// blocks that the cache holds (never the whole prompt: the last token has to be computed). Full
+// The scheduling of a step: running sequences first, in order of arrival (so decodes come before
+// the newest sequences' prefill chunks), each with its next tokens until the token budget is spent;
+// a sequence that finds no free block pushes the latest arrival back to the front of the queue, its
+// KV given up and computed again later. Then, unless someone was pushed back, waiting sequences in
+// order of arrival while seats, budget and blocks last, each starting behind the longest prefix of
+// its blocks that the cache holds (never the whole prompt: the last token has to be computed). Full
 // blocks, of generated tokens too, can be found by others from the moment they are scheduled.
 //
 // Thread safety: none.
@@ -25,8 +25,8 @@
 //     blocks are free.
 //  4. Running sequences all arrived before waiting ones.
 //  5. The same calls give the same results: chance enters only as seeds.
-// Limits: EngineConfig, checked by Create. A step costs time linear in the running sequences plus the
-// blocks of the first waiting one, and allocates nothing once the slots have grown to size.
+// Limits: EngineConfig, checked by Create. A step costs time linear in the running sequences plus
+// the blocks of the first waiting one, and allocates nothing once the slots have grown to size.
 #pragma once
 
 #include <cstdint>
@@ -66,8 +66,8 @@ struct RequestSpec {
   // The prompt's tokens; may be empty if only their number is known, then nothing is cached or hit.
   std::span<const Token> prompt;
   uint32_t prompt_tokens = 0;  // only read if `prompt` is empty
-  // How many tokens will be generated, and what then is said to be the reason: real servers find out
-  // on the way, a model knows.
+  // How many tokens will be generated, and what then is said to be the reason: real servers find
+  // out on the way, a model knows.
   uint32_t output_tokens = 1;
   FinishReason reason = FinishReason::kLength;
   // Token i of the output is output_cycle[(output_offset + i) % size]; it must outlive the request.

@@ -1,6 +1,6 @@
-// The engine against a twin that is slow and plain: blocks in a vector, the free list a deque that is
-// searched, cached content a map from whole token prefixes (no hashes), every sequence with its full
-// token list, everything computed from the definitions in engine.h on every step.
+// The engine against a twin that is slow and plain: blocks in a vector, the free list a deque that
+// is searched, cached content a map from whole token prefixes (no hashes), every sequence with its
+// full token list, everything computed from the definitions in engine.h on every step.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -108,7 +108,7 @@ class Twin {
   size_t used() const { return config_.kv_blocks - free_.size(); }
 
  private:
-  using Content = std::pair<uint64_t, std::vector<Token>>;  // salt, all tokens up to the block's end
+  using Content = std::pair<uint64_t, std::vector<Token>>;  // salt, tokens up to its end
   struct TwinBlock {
     int references = 0;
     bool named = false;

@@ -30,8 +30,8 @@ constexpr Profile Row(std::string_view name, std::string_view model, std::string
   return {name, model, source, model_tokens_max, kSequences, kv_tokens, kBlock, kFrontend, timing};
 }
 
-// n rows fitted and the mean error of the fit stand in `source`. MoE rows miss a term for the number
-// of experts that a batch wakes up: 4 to 12 % off outside the measured batches.
+// n rows fitted and the mean error of the fit stand in `source`. MoE rows miss a term for the
+// number of experts that a batch wakes up: 4 to 12 % off outside the measured batches.
 constexpr Profile kProfiles[] = {
     {"instant", "instant", "no time passes: for tests of what stands in front of an engine",
      kLongLength, kSequences, 1u << 20, kBlock, base::Duration(0), Pace{}},

@@ -3,14 +3,14 @@
 // StepCost is the linear model that silicon measurements fit to 1-3 % for dense models:
 //   step = base + sum over prefills (n * prefill_token + n * (ctx + n/2) * prefill_pair)
 //        + decodes * sequence + sum over decodes (ctx) * context_token
-// where n is the number of tokens that a sequence computes in the step and ctx the number already in
-// its KV. A sequence that computes exactly one token is a decode, more is a prefill. All sequences of
-// a step end together.
+// where n is the number of tokens that a sequence computes in the step and ctx the number already
+// in its KV. A sequence that computes exactly one token is a decode, more is a prefill. All
+// sequences of a step end together.
 //
 // Pace gives every sequence a clock of its own, whatever the others do: the time to the first token
-// is `first_token`, or, if that is zero, prefill_overhead + prefill_token * tokens not in the cache;
-// then one token every `inter_token`. It is llm-d-inference-sim's latency model without its integer
-// milliseconds. All zero: a request finishes the moment it is scheduled.
+// is `first_token`, or, if that is zero, prefill_overhead + prefill_token * tokens not in the
+// cache; then one token every `inter_token`. It is llm-d-inference-sim's latency model without its
+// integer milliseconds. All zero: a request finishes the moment it is scheduled.
 //
 // Units: nanoseconds. Value types, pure.
 #pragma once

@@ -2,9 +2,9 @@
 //
 // The split is the one of llm-d-inference-sim's built-in tokenizer (pkg/tokenizer/tokenizer.go): a
 // run of ASCII letters, digits and underscores that does not start with an underscore, or one
-// punctuation character, each with the white space that follows; its id is FNV-1a-32 of those bytes.
-// What upstream's pattern skips (white space at the start apart) is a token here, one per UTF-8
-// character, so that a text in any language has a length.
+// punctuation character, each with the white space that follows; its id is FNV-1a-32 of those
+// bytes. What upstream's pattern skips (white space at the start apart) is a token here, one per
+// UTF-8 character, so that a text in any language has a length.
 //
 // Pure, thread-safe, one pass, about 1 ns per byte. Any bytes are accepted. Ids are stable.
 #pragma once
