@@ -3,9 +3,9 @@
 A runner is one program that reports cases: a gtest binary, an integration test, a benchmark, tidy,
 a fuzz target. Integration tests are executables that print one line per case:
     ok NAME | not ok NAME: why | skip NAME: reason
-and anything else freely; they get LLMD (the binary), LLMD_ROOT (the tree) and LLMD_TMP (an empty
-folder, removed afterwards) in the environment. Exit status non-zero without a "not ok" is a failed
-case of its own, and so is a run without any case.
+and anything else freely, which is shown when the case after it fails. They get LLMD (the binary),
+LLMD_ROOT (the tree) and LLMD_TMP (an empty folder, removed afterwards) in the environment. Exit
+status non-zero without a "not ok" is a failed case of its own, and so is a run without any case.
 """
 
 import argparse
@@ -104,22 +104,23 @@ TAP_LINE = re.compile(r"^(ok|not ok|skip) (.+)$")
 
 
 def parse_lines(output, status, name):
-    cases = []
+    cases, before = [], []
     for line in output.splitlines():
         match = TAP_LINE.match(line)
         if not match:
+            before.append(line)
             continue
         kind, rest = match.groups()
         case, _, why = (rest, "", "") if kind == "ok" else rest.partition(": ")
         outcome = {"ok": "passed", "not ok": "failed", "skip": "skipped"}[kind]
+        if outcome == "failed":
+            why = "\n".join([*before, why])
         cases.append(Case(f"{name} {case}", outcome, why))
-    failed = [c for c in cases if c.outcome == "failed"]
-    if failed:
-        failed[-1].detail += "\n" + output
-    elif status != 0:
+        before = []
+    if not cases:
+        cases.append(Case(name, "failed", f"reported no case, exit status {status}\n{output}"))
+    elif status != 0 and not any(case.outcome == "failed" for case in cases):
         cases.append(Case(name, "failed", f"exit status {status}\n{output}"))
-    elif not cases:
-        cases.append(Case(name, "failed", f"reported no case\n{output}"))
     return cases
 
 

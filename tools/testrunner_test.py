@@ -65,7 +65,13 @@ def test_gtest_that_fails_outside_cases_is_a_failure():
 def test_lines():
     cases = testrunner.parse_lines("hello\nok a b\nnot ok c: why: so\nskip d: no npm\n", 1, "s")
     assert outcomes(cases) == [("s a b", "passed"), ("s c", "failed"), ("s d", "skipped")]
-    assert cases[1].detail.startswith("why: so") and cases[2].detail == "no npm"
+    assert cases[1].detail == "why: so" and cases[2].detail == "no npm"
+
+
+def test_lines_before_a_failure_belong_to_it():
+    output = "starting\nok a\nlistening\ntimed out\nnot ok b: no reply\nbye\n"
+    cases = testrunner.parse_lines(output, 1, "s")
+    assert cases[1].detail == "listening\ntimed out\nno reply", cases[1].detail
 
 
 def test_lines_without_verdict_fail():

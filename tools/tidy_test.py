@@ -269,6 +269,7 @@ def test_unused_files():
 
 def test_documents_name_what_exists():
     expect({"README.md": "Run `tools/gone --fast` now.\n"}, ("docs", "README.md", 1))
+    expect({"README.md": "Add `src/NAME/README.md` and `tests/*_test.sh`.\n"})
     expect({"README.md": "See [more](docs/gone.md).\n"}, ("docs", "README.md", 1))
     main = {"src/floors.txt": FLOORS + "8 main Start\n", "src/main/README.md": "x\n",
             "src/main/CMakeLists.txt": "llmd_room(main)\n", "src/main/m.cc": 'auto k = "up";\n'}
