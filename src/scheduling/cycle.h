@@ -33,14 +33,18 @@ struct Profile {
 };
 
 // Runs `profile` over `candidates` (ascending; left untouched) and returns at least
-// `endpoints_wanted` endpoints, best first, where that many are left: the pick and its fallbacks.
-// Ties in score are broken by requests in flight, then at random. Result and trace live in the
-// request's arena.
+// `endpoints_wanted` endpoints, best first, where that many are left: the pick and its fallbacks (more
+// when the picker's configuration asks for more). Scores are clamped to [0, 1] before they are
+// weighted; NaN counts as 0 and is reported as a bug. The picker gets the candidates ordered by
+// requests in flight and, where these are equal, at random: a picker that leaves the order of equal
+// scores alone breaks ties that way. Result and trace live in the request's arena.
 plugin::ProfileResult RunProfile(const Profile& profile, plugin::RequestContext& request,
                                  std::span<const plugin::EndpointNumber> candidates,
                                  size_t endpoints_wanted, Trace* trace);
 
-// Lets the handler choose profiles until it is done, then names the primary one.
+// Lets the handler choose profiles until it is done, each at most once, then names the primary one.
+// When that one has no endpoints: ResourceExhausted if its filters say that the servers are full,
+// Unavailable otherwise.
 base::Result<plugin::SchedulingResult> Schedule(const plugin::ProfileHandler& handler,
                                                 std::span<const Profile> profiles,
                                                 plugin::RequestContext& request,

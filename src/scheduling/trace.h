@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "plugin/plugin.h"
 
@@ -37,7 +38,7 @@ class StageSink {
 
 using StageClock = base::TimePoint (*)();
 
-// One scorer's clamped, unweighted scores in candidate order, or a filter's survivors.
+// One scorer's clamped, unweighted scores in candidate order.
 struct ScorerTrace {
   uint32_t plugin;
   double weight;
@@ -47,9 +48,10 @@ struct ScorerTrace {
 struct Trace {
   StageClock clock = nullptr;
   StageSink* sink = nullptr;
+  uint32_t handler_plugin = 0;  // index of the profile handler, for the sink
   bool keep_scores = false;  // fill the spans below (arena memory)
 
-  std::span<const plugin::EndpointNumber> scored;  // candidates after the filters of the last profile
+  std::span<const plugin::EndpointNumber> scored;  // candidates after the last profile's filters
   std::span<const ScorerTrace> scorers;
 };
 
