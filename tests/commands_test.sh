@@ -37,6 +37,13 @@ expect "setup without apt-get names the way out" 1 "LLMD_SKIP_SETUP=1" \
   env PATH="$LLMD_TMP/bin" "$root/tools/setup" build
 expect "setup can be skipped" 0 "" env LLMD_SKIP_SETUP=1 PATH="$LLMD_TMP/bin" "$root/tools/setup"
 
+if command -v g++ >/dev/null; then
+  expect "g++ is refused with the reason" 1 "llmd needs clang 19" \
+    cmake -S "$root" -B "$LLMD_TMP/gcc" -DCMAKE_C_COMPILER=gcc -DCMAKE_CXX_COMPILER=g++
+else
+  echo "skip g++ is refused with the reason: there is no g++ here"
+fi
+
 begin=$(date +%s%N)
 "$root/tools/setup" build test
 took_ms=$((($(date +%s%N) - begin) / 1000000))
