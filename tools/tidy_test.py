@@ -104,6 +104,7 @@ def test_includes_exist_and_are_quoted():
     expect(cc('#include "wire/gone.h"\n'), ("includes", "src/wire/w.cc", 2))
     expect(cc('#include "vector"\n'), ("includes", "src/wire/w.cc", 2))
     expect(cc("#include <base/a.h>\n"), ("includes", "src/wire/w.cc", 2))
+    expect(cc('#include "gtest/gtest.h"\n'))
 
 
 def test_commented_include_is_none():
