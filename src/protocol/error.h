@@ -41,7 +41,7 @@ std::string ErrorBody(int http_status, std::string_view message, std::string_vie
 std::string ErrorBody(const base::Status& status);
 
 // What ends a stream that died after its first byte: the error as an event, then the end marker that
-// clients wait for. Starts with a line end, because the engine may have died inside a line.
+// clients wait for. Starts with an empty line, because the engine may have died inside an event.
 std::string ErrorEvent(int http_status, std::string_view message);
 
 }  // namespace llmd::protocol

@@ -42,12 +42,14 @@ class MultipartModelScanner {
  private:
   enum class Place : uint8_t { kPreamble, kAfterDelimiter, kHeaders, kContent };
 
-  void Header(std::string_view line);
+  void OnByte(char c);
+  void OnContent(char c);
+  void OnHeader(std::string_view line);
 
   std::string delimiter_;  // CR LF - - boundary
   State state_ = State::kMore;
   Place place_ = Place::kPreamble;
-  size_t matched_;         // bytes of the delimiter matched so far
+  size_t matched_;         // bytes of the delimiter that the last bytes of content are
   bool in_model_ = false;
   uint64_t offset_ = 0;
   uint64_t model_begin_ = 0;

@@ -11,7 +11,7 @@
 // 2. The outcome does not depend on how the body was cut, except that a piece which lies in several
 // chunks is several Pieces with `continued` set from the second on. 3. Pieces stand in document order.
 // Limits: kPiecesMax pieces; what comes beyond is counted in pieces_dropped, and the request is still
-// routed, by the prefix that was recorded.
+// routed, by the prefix that was recorded. Parts that lie side by side in memory count as one.
 // Errors: InvalidArgument, with upstream's text where upstream has one and the place at fault behind
 // it. A field that is read must have its type; null is the same as absent; a repeated field is an
 // error, because readers of JSON disagree about which one counts.
@@ -49,7 +49,7 @@ struct ApiInfo {
   bool streams;                  // replies may be server-sent events
 };
 const ApiInfo& InfoOf(Api api);
-// The paths of the openai parser, in the order of Api.
+// The APIs of the openai parser, in the order of Api.
 std::span<const ApiInfo> OpenAiApis();
 // The API with the longest suffix of `path`. `path` carries no query; one slash at its end is ignored.
 std::optional<Api> OpenAiApiOfPath(std::string_view path);
@@ -111,6 +111,11 @@ struct RequestOptions {
   bool model_required = true;
 };
 
+// Internal, see dialect.h.
+enum class Field : uint8_t;
+enum class Context : uint8_t;
+struct Dialect;
+
 class RequestParser {
  public:
   // 8,192 pieces are 256 KiB of arena: a conversation of over 4,000 messages.
@@ -129,38 +134,48 @@ class RequestParser {
   base::Status Finish();
 
  private:
-  // Where in the document an event belongs.
-  enum class Context : uint8_t {
-    kBody, kStreamOptions, kMessages, kMessage, kContent, kPart, kMedia, kPrompts, kItems,
+  // One open container of the part of the document that is walked.
+  struct Frame {
+    Context context;
+    Field field;         // what the value at hand is
+    uint32_t seen;       // fields met in this object, one bit each
   };
-  enum class Field : uint8_t;
-  struct FieldName;
+  // Body, messages, message, content, part, media.
+  static constexpr size_t kFramesMax = 6;
 
   void OnEvent(wire::JsonEvent event);
   void OnKey(std::string_view key);
-  void OnBodyKey(std::string_view key);
-  void OnMessageKey(std::string_view key);
-  void OnPartKey(std::string_view key);
   void OnString();
   void OnNumber();
   void OnBool(bool value);
   void OnNull();
   void OnOpen(bool object);
-  void OnClose();
-  void OnText();
   void OnNumbers();
-  void EnterArrayElement();
-  void AddPiece(PieceKind kind, std::string_view bytes, bool continued, bool last);
-  void FinishPart();
-  bool ShortString(std::string_view* out);
-  void Wrong(std::string_view what);
+  void OnRaw();
+  void OnShortString(std::string_view complaint, std::string_view* out);
+  Field BodyField(std::string_view key);
+  void BeginPrompt();
+  void AddPart(PieceKind kind);
   void Push(Context context);
-  base::Status Required() const;
+  void Wrong(std::string_view what);
+  Frame& top() { return frames_[frame_count_ - 1]; }
 
   base::Arena& arena_;
   Request* request_;
   RequestOptions options_;
+  const Dialect* dialect_;
   wire::JsonScanner scan_;
+  std::string_view wrong_;     // what is wrong with a field that is read; empty when nothing is
+  uint64_t wrong_at_ = 0;
+  Frame frames_[kFramesMax];
+  uint8_t frame_count_ = 0;
+  bool has_content_ = false;   // the field that the API requires is there and not empty
+  bool piece_open_ = false;    // the value at hand has a Piece already
+  bool in_value_ = false;      // the value at hand has had a part
+  std::optional<int64_t> output_bound_;
+  std::optional<int64_t> output_bound_fallback_;
+  char* joined_ = nullptr;     // a short string that a chunk border cuts
+  size_t joined_size_ = 0;
   Piece* pieces_ = nullptr;
   size_t piece_count_ = 0;
   size_t piece_capacity_ = 0;

@@ -56,17 +56,22 @@ class ReplyScanner {
   bool model_settled() const { return done_ || fields_.model_end != fields_.model_begin; }
 
  private:
+  friend void ScanPayload(std::string_view payload, ReplyFields* fields);
+  friend bool FindModel(std::string_view payload, uint64_t* begin, uint64_t* end);
   enum class Field : uint8_t {
-    kNone, kUsage, kResponse, kModel, kPrompt, kCompletion, kTotal, kCached, kDetails,
+    kNone, kResponse, kUsage, kDetails, kModel, kPrompt, kCompletion, kTotal, kCached,
   };
   enum class Context : uint8_t { kBody, kResponse, kUsage, kDetails };
+  static constexpr size_t kContextsMax = 4;  // the longest way down is through all of them
 
-  void OnKey(std::string_view key);
-  void OnNumber(int64_t value);
+  void Run(bool only_model);
+  static Field FieldOf(Context context, std::string_view key);
+  bool OnObject();
+  void OnNumber();
 
   wire::JsonScanner scan_;
   ReplyFields fields_;
-  Context context_[4] = {};
+  Context contexts_[kContextsMax] = {};
   uint8_t context_count_ = 0;
   Field field_ = Field::kNone;
   bool done_ = false;

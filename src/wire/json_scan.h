@@ -206,6 +206,9 @@ std::optional<std::string_view> JsonUnescape(std::string_view raw, base::Arena& 
 // The same into `out`, which has room for raw.size() bytes; returns the length.
 std::optional<size_t> JsonUnescapeInto(std::string_view raw, char* out);
 
+// Where `needle` (2 bytes or more) first stands in `text`, or npos.
+size_t FindBytes(std::string_view text, std::string_view needle);
+
 // `text` as a JSON number literal that is whole (1, 1.0, 1e3) and fits; std::nullopt otherwise.
 std::optional<int64_t> JsonWholeNumber(std::string_view text);
 

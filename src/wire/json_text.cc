@@ -3,7 +3,9 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/check.h"
 #include "base/strings.h"
+#include "wire/json_kernels.h"
 #include "wire/json_scan.h"
 
 namespace llmd::wire {
@@ -102,6 +104,13 @@ std::optional<std::string_view> JsonUnescape(std::string_view raw, base::Arena& 
   const std::optional<size_t> size = JsonUnescapeInto(raw, out);
   if (!size) return std::nullopt;
   return std::string_view(out, *size);
+}
+
+size_t FindBytes(std::string_view text, std::string_view needle) {
+  LLMD_DCHECK(needle.size() >= 2, "a needle of one byte is memchr's");
+  const char* end = text.data() + text.size();
+  const char* hit = internal::BestJsonKernels()->find(text.data(), end, needle);
+  return hit == end ? std::string_view::npos : static_cast<size_t>(hit - text.data());
 }
 
 std::optional<int64_t> JsonWholeNumber(std::string_view text) {
