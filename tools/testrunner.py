@@ -227,7 +227,7 @@ def execute(runner):
 
 def wait_with_heartbeat(process, runner, begin):
     """True when the runner had to be stopped; what it left running is ended in any case."""
-    next_word, late = begin + 10, False
+    next_word, late = begin + 2, False
     while process.poll() is None:
         time.sleep(0.02)
         now = time.monotonic()
