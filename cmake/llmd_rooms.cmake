@@ -1,15 +1,16 @@
 # llmd_room(NAME [DEPS room...] [LIBS external...] [TEST_DEPS room...] [TEST_LIBS external...])
 #
 # One room is one static library of the room's *.cc (subfolders included), one gtest binary
-# NAME_test of its *_test.cc, one libFuzzer binary per *_fuzz.cc (asan build only) and one Google
-# Benchmark binary per *_bench.cc. DEPS are rooms that the room's headers or sources include; the
-# tidy program compares them with the #include lines and with src/floors.txt.
+# NAME_test of its *_test.cc and the *_testing.cc that they share, one libFuzzer binary per
+# *_fuzz.cc (asan build only) and one Google Benchmark binary per *_bench.cc. DEPS are rooms that
+# the room's headers or sources include; the tidy program compares them with the #include lines and
+# with src/floors.txt.
 function(llmd_room NAME)
   cmake_parse_arguments(R "" "" "DEPS;LIBS;TEST_DEPS;TEST_LIBS" ${ARGN})
   set(dir ${CMAKE_CURRENT_SOURCE_DIR})
   file(GLOB_RECURSE all CONFIGURE_DEPENDS ${dir}/*.cc)
   set(sources ${all})
-  list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench|testmain)\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "_(test|testing|fuzz|bench)\\.cc$")
   set(deps ${R_DEPS})
   list(TRANSFORM deps PREPEND llmd_)
   set(test_deps ${R_TEST_DEPS})
@@ -30,7 +31,7 @@ function(llmd_room NAME)
   set_property(GLOBAL APPEND PROPERTY LLMD_ROOM_TARGETS llmd_${NAME})
 
   set(tests ${all})
-  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  list(FILTER tests INCLUDE REGEX "_test(ing)?\\.cc$")
   if(tests)
     add_executable(${NAME}_test ${tests})
     target_link_libraries(${NAME}_test PRIVATE llmd_${NAME} ${test_deps} ${R_TEST_LIBS}

@@ -1,0 +1,56 @@
+// ModelsSource: the answer to GET /v1/models, gathered from all endpoints every kInterval.
+//
+// Models of the same id are listed once, as the first endpoint (by number) describes them. An endpoint
+// that does not answer keeps what it last said until it leaves the fleet.
+// Thread safety: belongs to one loop's thread; the result is published through Shared.
+// Limits: kModelsMax models in the answer, kPageBytesMax per endpoint.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gateway/door.h"
+#include "net/scrape.h"
+#include "runtime/loop.h"
+
+namespace llmd::gateway {
+
+class ModelsSource final : private net::ScrapeSink {
+ public:
+  static constexpr base::Duration kInterval = std::chrono::seconds(5);
+  static constexpr size_t kModelsMax = 10'000;
+  static constexpr size_t kPageBytesMax = 4u << 20;
+
+  // `out` and `loop` outlive the source.
+  ModelsSource(runtime::EventLoop& loop, Shared<std::string>& out, std::string extra_lines);
+  void SetBackends(const Backends& backends);
+
+ private:
+  void OnScrape(net::ScrapeId id, int status, std::string_view page,
+                base::TimePoint sent_at) override;
+  void OnScrapeFailed(net::ScrapeId id, const net::ClientError& error) override {}
+  void Publish();
+
+  struct Entry {
+    uint64_t generation = 0;
+    bool scraped = false;
+    net::ScrapeId id = 0;
+    runtime::SocketAddress address;
+    uint64_t page_hash = 0;
+    // (id, JSON object) in the endpoint's order
+    std::vector<std::pair<std::string, std::string>> models;
+  };
+
+  Shared<std::string>& out_;
+  const std::string extra_lines_;
+  net::Scraper scraper_;
+  std::map<fleet::EndpointNumber, Entry> entries_;
+  std::map<net::ScrapeId, fleet::EndpointNumber> by_id_;
+};
+
+// The `data` list of a models reply as (id, object text); empty when it is not one.
+std::vector<std::pair<std::string, std::string>> ReadModels(std::string_view page);
+
+}  // namespace llmd::gateway

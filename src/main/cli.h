@@ -1,0 +1,33 @@
+// What the subcommands share: values as flags write them, the log, and running until a signal.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+#include "base/time.h"
+#include "gateway/options.h"
+
+namespace CLI {
+class App;
+}
+
+namespace llmd {
+
+// Adds a flag that takes a Go duration ("30s", "1m30s").
+void AddDuration(CLI::App& app, const std::string& flag, base::Duration* value,
+                 const std::string& help);
+// Adds a flag that takes bytes as a number or a Kubernetes quantity ("64Mi", "1G").
+void AddBytes(CLI::App& app, const std::string& flag, uint64_t* value, const std::string& help);
+// Every flag of the gateway but --endpoints, for `gateway` and `up`.
+void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* options);
+
+// Parses; prints help or the error. Negative: go on; else the exit status.
+int ParseFlags(CLI::App& app, int argc, char** argv);
+
+// Prints "llmd NAME: error" and returns 1.
+int Fail(std::string_view command, const base::Status& status);
+
+}  // namespace llmd
