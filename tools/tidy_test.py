@@ -155,7 +155,8 @@ def test_each_ban_finds_its_thing():
         "environment": "getenv(x);",
         "files": "std::ifstream in(path);", "processes": "popen(x);", "exit": "exit(1);",
         "regex": "std::regex r;", "printing": "std::cout << 1;", "memory": "X* x = new X;",
-        "bytes": "atoi(x);", "language": "assert(x);", "coroutines": "co_await x;",
+        "bytes": "atoi(x);", "language": "assert(x);", "using-namespace": "using namespace std;",
+        "coroutines": "co_await x;",
     }
     bans = {ban["rule"] for ban in tidy.Tree(TOOLS.parent).config["ban"]}
     assert bans == set(code), f"bans without a test: {bans ^ set(code)}"
