@@ -6,13 +6,12 @@
 // originals do it (sigs.k8s.io/yaml: YAML 1.1 core words, then JSON types), so a quoted number is a
 // string and `yes` is a bool.
 //
-// Thread safety: a Document is immutable after Parse; Node is a view (pointer and number) that is valid
-// as long as its Document lives. Keep the Document (a shared_ptr) beside what was read from it to
-// report positions later.
-// Invariants: 1. Keys of a map are unique. 2. Merge keys (`<<`) and aliases are resolved; a node that
-// an alias reaches reports the position and path of its anchor. 3. Expanding all aliases gives at
-// most kNodesMax nodes.
-// Limits: kDocumentBytesMax, kDepthMax, kNodesMax.
+// Thread safety: a Document is immutable after Parse; Node is a view (pointer and number) that is
+// valid as long as its Document lives. Keep the Document (a shared_ptr) beside what was read from
+// it to report positions later. Invariants: 1. Keys of a map are unique. 2. Merge keys (`<<`) and
+// aliases are resolved; a node that an alias reaches reports the position and path of its
+// anchor. 3. Expanding all aliases gives at most kNodesMax nodes. Limits: kDocumentBytesMax,
+// kDepthMax, kNodesMax.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +30,8 @@ namespace llmd::config {
 
 inline constexpr size_t kDocumentBytesMax = 1u << 20;  // upstream's limit for discovery files
 inline constexpr size_t kDepthMax = 64;                // the deepest sample config has 12
-// A document of kDocumentBytesMax has at most this many scalars; aliases may not go beyond it.
-inline constexpr size_t kNodesMax = 1u << 20;
+// 10,000 endpoints of a discovery file take about 12 nodes each; aliases count expanded.
+inline constexpr size_t kNodesMax = 1u << 18;
 
 // 1-based; 0 means unknown.
 struct Position {
@@ -71,8 +70,8 @@ class Node {
   Position key_position(size_t i) const;
   // Maps: the value under exactly `key`, or absent.
   Node Find(std::string_view key) const;
-  // The child `key` if there is one, else this node: where to put an error about a field that may be
-  // missing.
+  // The child `key` if there is one, else this node: where to put an error about a field that may
+  // be missing.
   Node FindOrSelf(std::string_view key) const;
 
   Position position() const;
@@ -108,8 +107,8 @@ class Document {
   std::unique_ptr<Tree> tree_;
 };
 
-// Everything that is wrong with a configuration, in file order. Keeps the first kErrorsMax and counts
-// the rest. Thread-compatible.
+// Everything that is wrong with a configuration, in file order. Keeps the first kErrorsMax and
+// counts the rest. Thread-compatible.
 class ErrorList {
  public:
   static constexpr size_t kErrorsMax = 50;
@@ -123,9 +122,10 @@ class ErrorList {
 
   bool ok() const { return total_ == 0; }
   size_t total() const { return total_; }
-  // "file:line:col path: what" each, sorted by file and position; the last may be "and N more errors".
+  // "file:line:col path: what" each, sorted by file and position; the last may be "and N more
+  // errors".
   std::vector<std::string> Lines() const;
-  std::string ToString() const;  // Lines joined by newlines
+  std::string ToString() const;   // Lines joined by newlines
   base::Status ToStatus() const;  // OK or InvalidArgument(ToString())
 
  private:
@@ -137,6 +137,15 @@ class ErrorList {
   std::vector<Error> errors_;
   size_t total_ = 0;
 };
+
+// What a plain (unquoted) scalar means.
+struct Scalar {
+  NodeKind kind = NodeKind::kString;
+  bool boolean = false;
+  int64_t integer = 0;
+  double number = 0;  // for kInt, too
+};
+Scalar ResolvePlainScalar(std::string_view text);
 
 // "; did you mean X?" or "".
 std::string DidYouMean(std::string_view word, std::span<const std::string_view> allowed);

@@ -1,11 +1,12 @@
-// Declarative reading: one declaration per field serves reading, `config print` and the JSON schema.
+// Declarative reading: one declaration per field serves reading, `config print` and the JSON
+// schema.
 //
 //   struct QueueParams { int64_t max_queue = 128; base::Duration window = 1s; Mode mode = kFast; };
 //   const ObjectType<QueueParams>& QueueParamsType() {
 //     static const auto type = Object<QueueParams>("QueueParams")
-//         .Field("maxQueue", "Requests that may wait.", &QueueParams::max_queue, Int<int64_t>(1, 1000))
-//         .Field("window", "Time between two looks.", &QueueParams::window)
-//         .Field("mode", "How to look.", &QueueParams::mode,
+//         .Field("maxQueue", "Requests that may wait.", &QueueParams::max_queue, Int<int64_t>(1,
+//         1000)) .Field("window", "Time between two looks.", &QueueParams::window) .Field("mode",
+//         "How to look.", &QueueParams::mode,
 //                Enum<Mode>({{"fast", Mode::kFast}, {"exact", Mode::kExact}}))
 //         .Build();
 //     return *type;
@@ -14,11 +15,11 @@
 //   QueueParams params;                       // defaults are the struct's member initialisers
 //   QueueParamsType().Read(node, {.errors = &errors}, &params);
 //
-// Reading is strict: unknown keys, wrong JSON types and values out of bounds are errors; every error
-// is reported and the field keeps its default. null and an absent key mean the default (as Go decodes
-// them). Types are immutable and thread-safe after Build.
-// Keys match exactly, or with ReadOptions::ignore_case as Go's encoding/json matches plugin
-// parameters (an exact match wins; two keys that differ only in case are a duplicate).
+// Reading is strict: unknown keys, wrong JSON types and values out of bounds are errors; every
+// error is reported and the field keeps its default. null and an absent key mean the default (as Go
+// decodes them). Types are immutable and thread-safe after Build. Keys match exactly, or with
+// ReadOptions::ignore_case as Go's encoding/json matches plugin parameters (an exact match wins;
+// two keys that differ only in case are a duplicate).
 #pragma once
 
 #include <concepts>
@@ -68,10 +69,9 @@ TypePtr<std::string> String(size_t bytes_min = 0, size_t bytes_max = 64 << 10);
 // A Go duration string: "200ms".
 TypePtr<base::Duration> GoDuration(base::Duration min = base::Duration(0),
                                    base::Duration max = base::Duration::max());
-// A whole number of nanoseconds, seconds, ...: where upstream's field is a Go time.Duration without a
-// text form (unit 1) or is named ...Ms, ...Seconds.
-TypePtr<base::Duration> IntegerDuration(base::Duration unit,
-                                        base::Duration min = base::Duration(0),
+// A whole number of nanoseconds, seconds, ...: where upstream's field is a Go time.Duration without
+// a text form (unit 1) or is named ...Ms, ...Seconds.
+TypePtr<base::Duration> IntegerDuration(base::Duration unit, base::Duration min = base::Duration(0),
                                         base::Duration max = base::Duration::max());
 // A Kubernetes quantity, string or number; with `bytes` a trailing B is allowed.
 TypePtr<int64_t> Quantity(int64_t min = 0, bool bytes = false);
@@ -103,8 +103,8 @@ struct FieldName {
   Presence presence = Presence::kOptional;
 };
 
-// Finds out which entry of `node` belongs to which field: result[i] is the entry of fields[i] or -1.
-// Reports unknown keys, case duplicates and missing required fields.
+// Finds out which entry of `node` belongs to which field: result[i] is the entry of fields[i] or
+// -1. Reports unknown keys, case duplicates and missing required fields.
 bool MatchKeys(const Node& node, const std::vector<const FieldName*>& fields,
                const ReadOptions& options, std::vector<int>* result);
 // Reports unless the node is a map.
@@ -112,9 +112,9 @@ bool ExpectMap(const Node& node, const ReadOptions& options);
 bool ExpectList(const Node& node, size_t count_max, const ReadOptions& options);
 bool ReadEnumName(const Node& node, const ReadOptions& options,
                   const std::vector<std::string_view>& names, size_t* index);
-bool ReadInteger(const Node& node, const ReadOptions& options, int64_t min, uint64_t max,
-                 uint64_t* bits);
-Value DescribeInteger(int64_t min, uint64_t max);
+bool ReadInteger(const Node& node, const ReadOptions& options, int64_t min, int64_t max,
+                 int64_t* value);
+Value DescribeInteger(int64_t min, int64_t max);
 Value DescribeField(Value type, const FieldName& name, Value default_value);
 
 }  // namespace internal
@@ -145,7 +145,7 @@ class ObjectType final : public Type<T> {
   std::string name_;
   std::vector<std::unique_ptr<FieldBase>> fields_;
   std::vector<const internal::FieldName*> names_;
-  Node T::*where_ = nullptr;
+  Node T::* where_ = nullptr;
 };
 
 template <class T>
@@ -156,16 +156,16 @@ class ObjectBuilder {
   }
   // The default is what `T{}` holds in `member`.
   template <class M>
-  ObjectBuilder& Field(std::string key, std::string help, M T::*member,
+  ObjectBuilder& Field(std::string key, std::string help, M T::* member,
                        std::type_identity_t<TypePtr<M>> type = DefaultType<M>(),
                        Presence presence = Presence::kOptional);
   template <class M>
-  ObjectBuilder& Required(std::string key, std::string help, M T::*member,
+  ObjectBuilder& Required(std::string key, std::string help, M T::* member,
                           std::type_identity_t<TypePtr<M>> type = DefaultType<M>()) {
     return Field(std::move(key), std::move(help), member, std::move(type), Presence::kRequired);
   }
   // `member` receives the node of the object itself, so that later checks can say where.
-  ObjectBuilder& Where(Node T::*member) {
+  ObjectBuilder& Where(Node T::* member) {
     type_->where_ = member;
     return *this;
   }

@@ -11,22 +11,18 @@ class IntType final : public Type<T> {
  public:
   IntType(T min, T max) : min_(min), max_(max) {}
   bool Read(const Node& node, const ReadOptions& options, T* out) const override {
-    uint64_t bits;
-    if (!ReadInteger(node, options, Low(), static_cast<uint64_t>(max_), &bits)) return false;
-    *out = static_cast<T>(bits);
+    int64_t value;
+    if (!ReadInteger(node, options, Clip(min_), Clip(max_), &value)) return false;
+    *out = static_cast<T>(value);
     return true;
   }
   Value Write(const T& value) const override { return Value(value); }
-  Value Describe() const override { return DescribeInteger(Low(), static_cast<uint64_t>(max_)); }
+  Value Describe() const override { return DescribeInteger(Clip(min_), Clip(max_)); }
 
  private:
-  // Bounds beyond int64 cannot be written in YAML anyway: the upper one is cut there.
-  int64_t Low() const {
-    if constexpr (std::is_unsigned_v<T>) {
-      return min_ > static_cast<uint64_t>(INT64_MAX) ? INT64_MAX : static_cast<int64_t>(min_);
-    } else {
-      return min_;
-    }
+  // Integers of a document are int64, so larger bounds bind nothing.
+  static int64_t Clip(T bound) {
+    return std::in_range<int64_t>(bound) ? static_cast<int64_t>(bound) : INT64_MAX;
   }
   T min_, max_;
 };
@@ -173,7 +169,7 @@ TypePtr<M> DefaultType() {
 template <class T>
 template <class M>
 struct ObjectType<T>::FieldOf final : ObjectType<T>::FieldBase {
-  M T::*member;
+  M T::* member;
   TypePtr<M> type;
 
   bool Read(const Node& node, const ReadOptions& options, T* out) const override {
@@ -184,16 +180,15 @@ struct ObjectType<T>::FieldOf final : ObjectType<T>::FieldBase {
   }
   Value Write(const T& value) const override { return type->Write(value.*member); }
   Value Describe(const T& defaults) const override {
-    return internal::DescribeField(type->Describe(), this->name,
-                                   this->name.presence == Presence::kRequired
-                                       ? Value()
-                                       : type->Write(defaults.*member));
+    return internal::DescribeField(
+        type->Describe(), this->name,
+        this->name.presence == Presence::kRequired ? Value() : type->Write(defaults.*member));
   }
 };
 
 template <class T>
 template <class M>
-ObjectBuilder<T>& ObjectBuilder<T>::Field(std::string key, std::string help, M T::*member,
+ObjectBuilder<T>& ObjectBuilder<T>::Field(std::string key, std::string help, M T::* member,
                                           std::type_identity_t<TypePtr<M>> type,
                                           Presence presence) {
   auto field = std::make_unique<typename ObjectType<T>::template FieldOf<M>>();

@@ -50,7 +50,8 @@ class Value {
 
 // The node's content, aliases expanded.
 Value ToValue(const Node& node);
-// Block YAML that reads back as the same value; strings that would read as something else are quoted.
+// Block YAML that reads back as the same value; strings that would read as something else are
+// quoted.
 std::string ToYaml(const Value& value);
 // JSON with two-space indentation and a newline at the end.
 std::string ToJson(const Value& value);

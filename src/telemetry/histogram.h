@@ -26,8 +26,8 @@ class ValueHistogram {
   uint64_t max() const { return max_; }               // exact
   double mean() const;                                // exact up to double rounding
   double StandardDeviation() const;                   // from bucket middles
-  // The smallest recorded value (within the error) such that at least `percent` of all values are not
-  // above it; 0 when empty. Percent is clamped to [0, 100]; 0 gives min(), 100 gives max().
+  // The smallest recorded value (within the error) such that at least `percent` of all values are
+  // not above it; 0 when empty. Percent is clamped to [0, 100]; 0 gives min(), 100 gives max().
   uint64_t Percentile(double percent) const;
   // Number of values <= `value`, to bucket accuracy.
   uint64_t CountAtOrBelow(uint64_t value) const;

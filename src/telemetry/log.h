@@ -2,9 +2,10 @@
 //
 //   LLMD_LOG(kInfo, "endpoint ejected", {"endpoint", name}, {"failures", n}, {"for", duration});
 //
-// When the level is off, the arguments are not evaluated and the cost is one relaxed load. When it is
-// on, the line is encoded on the stack (at most kLogLineMax bytes, cut with "..." beyond) and handed
-// to the LogSink. Nothing here allocates, opens a file or reads a clock: time comes from the sink.
+// When the level is off, the arguments are not evaluated and the cost is one relaxed load. When it
+// is on, the line is encoded on the stack (at most kLogLineMax bytes, cut with "..." beyond) and
+// handed to the LogSink. Nothing here allocates, opens a file or reads a clock: time comes from the
+// sink.
 //
 // Thread safety: everything here may be called from any thread; a LogSink must be thread-safe.
 // Levels are upstream's verbosity numbers (-v): DEFAULT 2, VERBOSE 3, DEBUG 4, TRACE 5; errors and
@@ -26,7 +27,14 @@
 
 namespace llmd::telemetry {
 
-enum class LogLevel : int { kError = 0, kWarn = 1, kInfo = 2, kVerbose = 3, kDebug = 4, kTrace = 5 };
+enum class LogLevel : int {
+  kError = 0,
+  kWarn = 1,
+  kInfo = 2,
+  kVerbose = 3,
+  kDebug = 4,
+  kTrace = 5
+};
 enum class LogFormat : uint8_t { kText, kJson };
 
 std::string_view LogLevelName(LogLevel level);  // "error", "warn", "info", "verbose", ...

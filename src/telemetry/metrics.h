@@ -5,16 +5,16 @@
 // Labelled series are interned on first use; per-request series come from RequestMetrics
 // (request_metrics.h), whose lookup allocates nothing.
 //
-// Thread safety: Metrics is thread-safe. A handle may be copied freely and used from any thread, but
-// a writer index belongs to one thread at a time: two threads that use the same one lose updates.
-// A collector runs on the thread that scrapes, under the registry's lock; it must not call back.
-// Invariants: 1. A cell is written by its writer only. 2. Cells never move and are never freed while
-// the registry lives, so a handle stays valid as long. 3. _count of a histogram is the sum of the
-// buckets written beside it.
-// Limits: kSeriesPerFamilyMax series per family, kLabelValuesMax different model names (model_name and
-// target_model_name together) and fairness ids; beyond that a label reads `other` (kOverflow) and
-// llmd_series_overflow_total counts it. A collector's series obey kSeriesPerFamilyMax, too.
-// Format: Prometheus text 0.0.4; numbers as Go's client prints them (strconv 'g', shortest).
+// Thread safety: Metrics is thread-safe. A handle may be copied freely and used from any thread,
+// but a writer index belongs to one thread at a time: two threads that use the same one lose
+// updates. A collector runs on the thread that scrapes, under the registry's lock; it must not call
+// back. Invariants: 1. A cell is written by its writer only. 2. Cells never move and are never
+// freed while the registry lives, so a handle stays valid as long. 3. _count of a histogram is the
+// sum of the buckets written beside it. Limits: kSeriesPerFamilyMax series per family,
+// kLabelValuesMax different model names (model_name and target_model_name together) and fairness
+// ids; beyond that a label reads `other` (kOverflow) and llmd_series_overflow_total counts it. A
+// collector's series obey kSeriesPerFamilyMax, too. Format: Prometheus text 0.0.4; numbers as Go's
+// client prints them (strconv 'g', shortest).
 #pragma once
 
 #include <atomic>
@@ -67,9 +67,9 @@ inline constexpr std::string_view kExpositionContentType =
 
 namespace internal {
 using Cell = std::atomic<uint64_t>;
-// Cells are allocated in chunks that hold kCellsPerWriter cells of every writer, one writer after the
-// other; so a handle needs no table to find the cell of writer w. 2,048 cells are 16 KiB: no two
-// writers share a cache line or a page.
+// Cells are allocated in chunks that hold kCellsPerWriter cells of every writer, one writer after
+// the other; so a handle needs no table to find the cell of writer w. 2,048 cells are 16 KiB: no
+// two writers share a cache line or a page.
 inline constexpr size_t kCellsPerWriterLog2 = 11;
 inline constexpr size_t kCellsPerWriter = size_t{1} << kCellsPerWriterLog2;
 
@@ -165,6 +165,8 @@ class LabelValues {
   LabelValues(std::initializer_list<std::string_view> values)
       : values_(values.begin(), values.size()) {}
   LabelValues(std::span<const std::string_view> values) : values_(values) {}
+  template <size_t kCount>
+  LabelValues(const std::string_view (&values)[kCount]) : values_(values) {}
   std::span<const std::string_view> values() const { return values_; }
 
  private:
@@ -183,16 +185,16 @@ class ScrapeSeries {
 
 class Metrics {
  public:
-  // `writers`: worker threads plus every other thread that updates handles, each with an index of its
-  // own below `writers`.
+  // `writers`: worker threads plus every other thread that updates handles, each with an index of
+  // its own below `writers`.
   explicit Metrics(size_t writers);
   ~Metrics();
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
-  // Find or make a series. The kind must be the table's, the number of labels too. Takes a lock; for
-  // start-up and for caches, not per request. A series is exposed from then on, except a labelled
-  // histogram, which is exposed once it has an observation.
+  // Find or make a series. The kind must be the table's, the number of labels too. Takes a lock;
+  // for start-up and for caches, not per request. A series is exposed from then on, except a
+  // labelled histogram, which is exposed once it has an observation.
   CounterHandle Counter(MetricId id, LabelValues labels = {});
   GaugeHandle Gauge(MetricId id, LabelValues labels = {});
   HistogramHandle Histogram(MetricId id, LabelValues labels = {});

@@ -2,8 +2,8 @@
 // fairness_id, priority}, resolved together.
 //
 // RequestMetrics owns one RequestSeries per label tuple. RequestSeriesCache is a worker's private
-// view of it: Find is one hash and a few comparisons (about 25 ns), no lock, no allocation, when the
-// worker saw the tuple before; else it asks RequestMetrics under its lock.
+// view of it: Find is one hash and a few comparisons (about 25 ns), no lock, no allocation, when
+// the worker saw the tuple before; else it asks RequestMetrics under its lock.
 //
 // Thread safety: RequestMetrics is thread-safe, a cache belongs to one worker, a RequestSeries is
 // immutable but for its lazily made error counters (atomic).
@@ -77,8 +77,9 @@ class RequestSeries {
   std::string model_, target_model_, fairness_id_, priority_text_;
   int32_t priority_ = 0;
   bool any_ = false;  // stands for every tuple beyond kTuplesMax
-  mutable std::array<std::atomic<bool>, kErrorCodeCount> error_made_{};
-  mutable std::array<CounterHandle, kErrorCodeCount> errors_{};
+  // Made on first use (an error that never happened is not exposed); making one twice gives the
+  // same handle, so racing threads agree.
+  mutable std::array<std::atomic<CounterHandle>, kErrorCodeCount> errors_{};
 };
 
 class RequestMetrics {
