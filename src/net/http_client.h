@@ -27,6 +27,7 @@
 
 namespace llmd::net {
 
+class ClientConnection;
 class ClientExchange;
 class ClientTarget;
 class TlsClientContext;
@@ -88,6 +89,8 @@ enum class RequestBody : uint8_t {
 struct StartOptions {
   RequestBody request_body = RequestBody::kComplete;
   bool head_request = false;  // the method is HEAD: the reply has no body
+  // Expected size of the reply, head included, when the caller knows: one read may then do. 0: unknown.
+  size_t reply_bytes_hint = 0;
   ClientTimeouts timeouts;
 };
 
@@ -165,6 +168,7 @@ class HttpClient {
   size_t active_count(const ClientTarget* target) const;
 
  private:
+  friend class ClientConnection;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -35,6 +35,7 @@
 namespace llmd::net {
 
 class HttpServer;
+class ServerConnection;
 class ServerExchange;
 class TlsServerContext;
 
@@ -76,8 +77,8 @@ class HttpService {
 };
 
 enum class ResponseFraming : uint8_t {
-  kNone,        // no body bytes and no Content-Length (HEAD, 204, 304)
-  kLength,      // exactly content_length bytes follow
+  kNone,        // no body bytes and no Content-Length: for 204 and 304 only
+  kLength,      // exactly content_length bytes follow (replies to HEAD: are dropped)
   kChunked,     // the exchange adds the chunk framing (HTTP/1.0 clients: until close)
   kRawChunked,  // the caller sends bytes that are chunk-framed already; needs accepts_chunked()
   kUntilClose,
@@ -110,9 +111,13 @@ class ServerExchange {
   uint64_t body_bytes() const { return body_bytes_; }  // delivered so far
 
   // Response, in this order: SendHead, SendBody..., Finish. Calls after the client is gone do nothing.
-  // `lines` is the status line and the field lines, each with CRLF, hop-by-hop fields, Content-Length
-  // and Date left out at will; framing fields, Connection and the empty line are added here. Copied.
+  // Body bytes that arrive after Finish are dropped. A request body that is not over when the head is
+  // sent costs the connection, unless a short rest with a known length can be skipped.
+  //
+  // `lines` is the status line and the field lines, each with CRLF, without Content-Length, Connection
+  // and other hop-by-hop fields; those and the empty line are added here, Date is not. Copied.
   void SendHead(std::string_view lines, ResponseFraming framing, uint64_t content_length = 0);
+  // The same from parts; adds Date and Server as the options say.
   void SendHead(int status, std::span<const wire::HttpField> fields, ResponseFraming framing,
                 uint64_t content_length = 0);
   void SendBody(base::Slice bytes);
@@ -136,28 +141,32 @@ class ServerExchange {
 
  private:
   friend class ServerConnection;
-  explicit ServerExchange(const wire::HttpLimits& limits) : parser_(limits) {}
+  friend class HttpServer;
+  ServerExchange() = default;
+  void SendOwnHead(int status, std::span<const wire::HttpField> fields,
+                   std::string_view extra_lines, ResponseFraming framing, uint64_t content_length);
+  bool TakeBody(size_t bytes);
+  void BodyQueued();
 
-  class ServerConnection* connection_ = nullptr;
-  ExchangeHandler* handler_ = nullptr;
+  ServerConnection* connection_ = nullptr;
+  ExchangeHandler* handler_ = nullptr;  // nullptr: nobody listens (any more)
   base::TimePoint started_at_{};
+  base::Slice head_hold_;  // keeps the bytes of head_ alive
   uint64_t body_bytes_ = 0;
+  uint64_t body_left_ = 0;  // of a body with a length
   uint64_t response_bytes_ = 0;
-  uint64_t response_body_left_ = 0;  // with kLength
-  wire::HeadParser parser_;
+  uint64_t response_body_left_ = 0;  // with ResponseFraming::kLength
   wire::ChunkedDecoder decoder_;
-  uint64_t body_left_ = 0;  // with a length
-  base::Slice head_slice_;  // keeps the bytes of head_ alive
   ResponseFraming framing_ = ResponseFraming::kNone;
   bool body_ended_ = false;
-  bool body_end_told_ = false;
   bool body_paused_ = false;
+  bool continue_due_ = false;  // the client waits for 100 Continue
   bool head_sent_ = false;
   bool finish_called_ = false;
+  bool suppress_body_ = false;  // reply to HEAD
   bool close_after_ = false;
-  bool was_above_high_ = false;
-  bool discard_body_ = false;  // no handler any more: read and drop
-  wire::RequestHead head_;
+  bool above_high_ = false;
+  wire::RequestHead head_;  // last: the large one
 };
 
 struct HttpServerOptions {

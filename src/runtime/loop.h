@@ -46,13 +46,24 @@ class IoHandler {
   ~IoHandler() = default;
 };
 
-// Runs once at the end of the turn in which it was queued. Derive privately or keep as a member.
-class TurnHook {
+// A place in a circular list; a list head is a link that points to itself when empty.
+struct HookLink {
+  HookLink* next = nullptr;
+  HookLink* previous = nullptr;
+};
+
+// Runs once at the end of the turn in which it was queued.
+class TurnHook : private HookLink {
  public:
   TurnHook(const TurnHook&) = delete;
   TurnHook& operator=(const TurnHook&) = delete;
-  bool queued() const { return previous_ != nullptr; }
-  void Unqueue();
+  bool queued() const { return next != nullptr; }
+  void Unqueue() {
+    if (!next) return;
+    next->previous = previous;
+    previous->next = next;
+    next = previous = nullptr;
+  }
 
  protected:
   TurnHook() = default;
@@ -61,8 +72,6 @@ class TurnHook {
 
  private:
   friend class EventLoop;
-  TurnHook* next_ = nullptr;
-  TurnHook** previous_ = nullptr;  // the pointer that points here
 };
 
 // A one-shot timer. Arming it to a later time than it is already armed for only stores the new time
@@ -70,7 +79,7 @@ class TurnHook {
 // comes. Resolution is that of the kernel's high-resolution timers, about 60 microseconds.
 class Timer {
  public:
-  // `loop` outlives the timer. `fire` may re-arm or destroy the timer.
+  // `loop` outlives the timer. `fire` may re-arm the timer, and may destroy it as its last act.
   Timer(EventLoop& loop, std::move_only_function<void()> fire)
       : loop_(loop), fire_(std::move(fire)) {}
   ~Timer() { Remove(); }
@@ -137,25 +146,37 @@ class EventLoop {
   bool InLoopThread() const;
 
   // Registers `fd` for reading, writing and hang-up, edge-triggered, until Unwatch. Call Unwatch
-  // before closing the descriptor.
+  // before closing the descriptor. A handler watches at most one descriptor.
   base::Status Watch(int fd, IoHandler& handler);
   // The same for reading only (listeners, eventfd, inotify).
   base::Status WatchReadable(int fd, IoHandler& handler);
   void Unwatch(int fd, IoHandler& handler);
 
-  // Queues `hook` for the end of this turn (or of the next one when no turn is running). Hooks run in
-  // the order of queueing, those queued by hooks too, up to kTurnHookRoundsMax rounds per turn.
-  void AtTurnEnd(TurnHook& hook);
+  // Queues `hook` for the end of this turn (or of the next one when no turn is running); does nothing
+  // when it is queued already. Hooks run in the order of queueing; those that hooks queue run in the
+  // same turn too, up to kTurnHookRoundsMax rounds, then in the next one.
+  void AtTurnEnd(TurnHook& hook) {
+    if (hook.next) return;
+    hook.next = &hooks_;
+    hook.previous = hooks_.previous;
+    hooks_.previous->next = &hook;
+    hooks_.previous = &hook;
+  }
+  static constexpr int kTurnHookRoundsMax = 16;
 
  private:
   friend class Timer;
   struct Impl;
 
+  base::Status WatchEvents(int fd, IoHandler& handler, uint32_t events);
+  void RunTimers();
+  void RunTasks();
+  void RunHooks();
+
   base::BufferPool buffers_;
   base::TimePoint now_{};
   LoopStats stats_;
-  TurnHook* hooks_ = nullptr;
-  TurnHook** hooks_tail_ = &hooks_;
+  HookLink hooks_{&hooks_, &hooks_};
   std::unique_ptr<Impl> impl_;
 };
 

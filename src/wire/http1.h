@@ -173,7 +173,6 @@ class HeadParser {
 
  private:
   bool MayBeComplete(std::string_view bytes);
-  ParseState Finish(HttpError error, bool complete, size_t bytes);
 
   HttpLimits limits_;
   size_t looked_ = 0;
@@ -181,9 +180,12 @@ class HeadParser {
 };
 
 // Walks through a chunked body that arrives in pieces, without copying: data comes as views of the
-// input, and the caller can relay the same input untouched up to where the body ends.
+// input, and the caller can relay the same input untouched up to where the body ends. Extensions and
+// trailers are checked for their characters and otherwise skipped; extensions of one body are limited
+// to kExtensionBytesMax in total, so that framing cannot outweigh data without bound.
 class ChunkedDecoder {
  public:
+  static constexpr size_t kExtensionBytesMax = 64 << 10;
   enum class Step : uint8_t {
     kData,      // `piece` is the next part of the body
     kNeedMore,  // the input is used up
@@ -201,18 +203,30 @@ class ChunkedDecoder {
   uint64_t chunk_bytes_left() const { return left_; }
 
  private:
-  enum class State : uint8_t { kSize, kSizeEnd, kExtension, kExtensionQuote, kExtensionEscape,
-                               kSizeLf, kData, kDataCr, kDataLf, kTrailerStart, kTrailer, kTrailerLf,
-                               kEndLf, kDone, kFailed };
+  enum class State : uint8_t {
+    kSize,          // hex digits
+    kExtension,     // after ";" up to CR
+    kSizeLf,        // LF of the size line
+    kData,
+    kDataCr,
+    kDataLf,
+    kTrailerStart,  // first byte of a trailer line or of the final empty line
+    kTrailer,
+    kTrailerLf,
+    kEndLf,
+    kDone,
+    kFailed,
+  };
   Step Fail(HttpError error);
-  bool Line(char c);
+  bool TakeFramingByte(unsigned char c);
 
   State state_ = State::kSize;
   HttpError error_ = HttpError::kNone;
   uint8_t digits_ = 0;
+  bool colon_seen_ = false;   // in the present trailer line
   uint64_t left_ = 0;
-  size_t line_bytes_ = 0;     // of extensions, per chunk
-  size_t trailer_bytes_ = 0;  // of all trailers
+  size_t extension_bytes_ = 0;  // of the whole body
+  size_t trailer_bytes_ = 0;
   size_t trailer_bytes_max_;
 };
 

@@ -1,0 +1,83 @@
+#include "runtime/stream.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "runtime/socket.h"
+
+namespace llmd::runtime {
+namespace {
+
+class TcpStream final : public Stream {
+ public:
+  TcpStream(EventLoop& loop, int fd, IoHandler& handler) : loop_(loop), fd_(fd), handler_(handler) {}
+  ~TcpStream() override {
+    loop_.Unwatch(fd_, handler_);
+    if (reset_) {
+      CloseWithReset(fd_);
+    } else {
+      ::close(fd_);
+    }
+  }
+
+  IoResult Read(std::span<char> room) override {
+    ssize_t n = ::recv(fd_, room.data(), room.size(), 0);
+    if (n > 0) {
+      const size_t bytes = static_cast<size_t>(n);
+      // A short read has emptied the socket: bytes or a FIN that come later are a new edge. (A FIN that
+      // came before shows in the event; the owner then reads on.)
+      return {bytes, bytes < room.size() ? IoStatus::kDrained : IoStatus::kOk};
+    }
+    if (n == 0) return {0, IoStatus::kEnd};
+    return Failed();
+  }
+
+  IoResult Write(std::span<const iovec> parts) override {
+    size_t wanted = 0;
+    for (const iovec& part : parts) wanted += part.iov_len;
+    msghdr message{};
+    message.msg_iov = const_cast<iovec*>(parts.data());
+    message.msg_iovlen = parts.size();
+    ssize_t n = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
+    if (n < 0) return Failed();
+    const size_t bytes = static_cast<size_t>(n);
+    return {bytes, bytes < wanted ? IoStatus::kDrained : IoStatus::kOk};
+  }
+
+  void ShutdownWrite() override { ::shutdown(fd_, SHUT_WR); }
+  void ResetOnClose() override { reset_ = true; }
+  int error() const override { return error_; }
+  std::string error_text() const override { return error_ ? std::strerror(error_) : ""; }
+  int fd() const override { return fd_; }
+
+ private:
+  IoResult Failed() {
+    // EINTR cannot happen to a non-blocking call that has work to do; treat it like EAGAIN's sibling.
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return {0, IoStatus::kDrained};
+    if (errno == EINTR) return {0, IoStatus::kOk};
+    error_ = errno;
+    return {0, IoStatus::kError};
+  }
+
+  EventLoop& loop_;
+  int fd_;
+  IoHandler& handler_;
+  int error_ = 0;
+  bool reset_ = false;
+};
+
+}  // namespace
+
+base::Result<std::unique_ptr<Stream>> NewTcpStream(EventLoop& loop, int fd, IoHandler& handler) {
+  base::Status status = loop.Watch(fd, handler);
+  if (!status.ok()) {
+    ::close(fd);
+    return std::unexpected(std::move(status));
+  }
+  return std::make_unique<TcpStream>(loop, fd, handler);
+}
+
+}  // namespace llmd::runtime
