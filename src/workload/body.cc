@@ -39,8 +39,8 @@ void BodyTemplate::Render(const Prompt& prompt, const Corpus& corpus, RenderedBo
   const auto digits = std::to_chars(number, number + sizeof(number), prompt.output_tokens);
   // The frame must not move once views into it exist.
   out->frame_.clear();
-  out->frame_.reserve(open_.size() + between_.size() + close_.size() + sizeof(number) + end_.size() +
-                      2 * Corpus::kUniqueBytes);
+  out->frame_.reserve(open_.size() + between_.size() + close_.size() + sizeof(number) +
+                      end_.size() + 2 * Corpus::kUniqueBytes);
   out->pieces_.clear();
   const char* const frame = out->frame_.data();
   size_t run_begin = 0;

@@ -2,8 +2,8 @@
 //
 // Everything but the prompt's text and max_tokens is fixed for a run and rendered once. The text is
 // views of the corpus, so a body of 512 KB costs under a microsecond.
-// Thread safety: a template is const after construction and may be shared; a RenderedBody belongs to
-// one request at a time and is reused for the next.
+// Thread safety: a template is const after construction and may be shared; a RenderedBody belongs
+// to one request at a time and is reused for the next.
 #pragma once
 
 #include <cstdint>
@@ -49,11 +49,11 @@ class BodyTemplate {
   void Render(const Prompt& prompt, const Corpus& corpus, RenderedBody* out) const;
 
  private:
-  std::string open_;         // up to the first text
-  std::string open_user_;    // the same for a chat without a system prompt
-  std::string between_;      // from the system prompt to the question
-  std::string close_;        // from the last text to the number of max_tokens
-  std::string end_;          // what follows that number
+  std::string open_;       // up to the first text
+  std::string open_user_;  // the same for a chat without a system prompt
+  std::string between_;    // from the system prompt to the question
+  std::string close_;      // from the last text to the number of max_tokens
+  std::string end_;        // what follows that number
 };
 
 }  // namespace llmd::workload

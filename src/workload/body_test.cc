@@ -67,8 +67,8 @@ TEST(BodyTemplate, OneObjectServesRequestsOfEverySize) {
   const BodyTemplate chat({.model = "m"});
   const Corpus corpus;
   RenderedBody body;
-  for (const uint64_t bytes : {uint64_t{0}, uint64_t{5}, uint64_t{64}, uint64_t{3000000},
-                               uint64_t{70}}) {
+  for (const uint64_t bytes :
+       {uint64_t{0}, uint64_t{5}, uint64_t{64}, uint64_t{3000000}, uint64_t{70}}) {
     chat.Render({.user = {.seed = bytes + 1, .bytes = bytes}, .output_tokens = 1}, corpus, &body);
     const auto json = nlohmann::json::parse(Join(body));
     ASSERT_EQ(json["messages"].size(), 1u);

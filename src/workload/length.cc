@@ -11,10 +11,11 @@ namespace llmd::workload {
 namespace {
 
 base::Status Malformed(std::string_view text, std::string_view why) {
-  return base::InvalidArgument(base::Concat(
-      "length \"", text, "\": ", why,
-      "; allowed are N, uniform:MIN:MAX, normal:MEAN:STDDEV[:MIN:MAX], "
-      "lognormal:MEAN:STDDEV[:MIN:MAX], numbers from 0 to ", std::to_string(kLengthMax)));
+  return base::InvalidArgument(
+      base::Concat("length \"", text, "\": ", why,
+                   "; allowed are N, uniform:MIN:MAX, normal:MEAN:STDDEV[:MIN:MAX], "
+                   "lognormal:MEAN:STDDEV[:MIN:MAX], numbers from 0 to ",
+                   std::to_string(kLengthMax)));
 }
 
 // Box and Muller: one standard normal number out of two uniform ones.
@@ -92,9 +93,12 @@ base::Result<LengthSpec> LengthSpec::Parse(std::string_view text) {
 std::string LengthSpec::ToString() const {
   const std::string range = base::Concat(":", std::to_string(min), ":", std::to_string(max));
   switch (kind) {
-    case LengthKind::kFixed: return std::to_string(min);
-    case LengthKind::kUniform: return "uniform" + range;
-    case LengthKind::kNormal: return base::Concat("normal:", Number(mean), ":", Number(stddev), range);
+    case LengthKind::kFixed:
+      return std::to_string(min);
+    case LengthKind::kUniform:
+      return "uniform" + range;
+    case LengthKind::kNormal:
+      return base::Concat("normal:", Number(mean), ":", Number(stddev), range);
     case LengthKind::kLognormal:
       return base::Concat("lognormal:", Number(mean), ":", Number(stddev), range);
   }
@@ -104,9 +108,13 @@ std::string LengthSpec::ToString() const {
 uint64_t LengthSpec::Draw(base::Random& random) const {
   double value = 0;
   switch (kind) {
-    case LengthKind::kFixed: return min;
-    case LengthKind::kUniform: return min + random.Below(max - min + 1);
-    case LengthKind::kNormal: value = mean + stddev * StandardNormal(random); break;
+    case LengthKind::kFixed:
+      return min;
+    case LengthKind::kUniform:
+      return min + random.Below(max - min + 1);
+    case LengthKind::kNormal:
+      value = mean + stddev * StandardNormal(random);
+      break;
     case LengthKind::kLognormal: {
       // exp(mu + sigma z) with mu and sigma such that mean and deviation are those asked for.
       const double sigma2 = std::log1p(stddev * stddev / (mean * mean));

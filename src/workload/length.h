@@ -1,10 +1,10 @@
 // How long a prompt or an answer is: a distribution, drawn from a seeded generator.
 //
 // Text form: "512"; "uniform:MIN:MAX"; "normal:MEAN:STDDEV" and "lognormal:MEAN:STDDEV", both with
-// ":MIN:MAX" after them at will. MEAN and STDDEV of a lognormal are those of the lengths themselves,
-// not of their logarithms.
-// Value type, pure. Draws are whole numbers, clamped to [min, max]; min is at least 0 and max at most
-// kLengthMax.
+// ":MIN:MAX" after them at will. MEAN and STDDEV of a lognormal are those of the lengths
+// themselves, not of their logarithms.
+// Value type, pure. Draws are whole numbers, clamped to [min, max]; min is at least 0 and max at
+// most kLengthMax.
 #pragma once
 
 #include <cstdint>

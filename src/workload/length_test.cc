@@ -68,9 +68,9 @@ TEST(LengthSpec, TextRoundTrips) {
 }
 
 TEST(LengthSpec, RefusesWhatItCannotRead) {
-  for (const char* text : {"", "-1", "5x", "16777217", "uniform:9", "uniform:9:1", "uniform:1:2:3",
-                           "normal:5", "normal:5:1:2", "normal:nan:1", "zipf:1:2", "lognormal:0:1",
-                           "uniform:-1:4", "normal::1"}) {
+  for (const char* text :
+       {"", "-1", "5x", "16777217", "uniform:9", "uniform:9:1", "uniform:1:2:3", "normal:5",
+        "normal:5:1:2", "normal:nan:1", "zipf:1:2", "lognormal:0:1", "uniform:-1:4", "normal::1"}) {
     const auto spec = LengthSpec::Parse(text);
     ASSERT_FALSE(spec) << text;
     EXPECT_THAT(std::string(spec.error().message()), HasSubstr("allowed are")) << text;

@@ -23,8 +23,8 @@ Pacer::Pacer(const PacerOptions& options, base::TimePoint begin)
       until_(After(measured_from_, options.duration)),
       random_(options.seed) {
   const bool closed = options.arrival == Arrival::kClosedLoop;
-  in_flight_max_ = static_cast<uint32_t>(Share(
-      closed ? options.concurrency : options.in_flight_max, options.worker, options.worker_count));
+  in_flight_max_ = static_cast<uint32_t>(Share(closed ? options.concurrency : options.in_flight_max,
+                                               options.worker, options.worker_count));
   // An open loop with fewer places than workers still takes its share of the schedule.
   if (!closed) in_flight_max_ = std::max(in_flight_max_, 1u);
   measured_left_ = Share(options.request_count_max, options.worker, options.worker_count);
@@ -47,8 +47,8 @@ void Pacer::DrawNext() {
     }
     ++drawn_;
     // Beyond a century the schedule is over rather than out of range.
-    const base::TimePoint due = at_s_ > 3e9 ? base::TimePoint::max()
-                                            : begin_ + base::FromSeconds(at_s_);
+    const base::TimePoint due =
+        at_s_ > 3e9 ? base::TimePoint::max() : begin_ + base::FromSeconds(at_s_);
     if (due >= until_) {
       exhausted_ = true;
       return;

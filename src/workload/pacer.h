@@ -3,16 +3,16 @@
 //   while (auto start = pacer.TryStart(now)) Send(start->index);
 //   ... wake up at pacer.next_due() and whenever a request finished (call OnFinished first).
 //
-// Open loop: requests are due at times that do not depend on replies; a late start keeps its due time,
-// so that the delay can be reported. Closed loop: `concurrency` requests are kept in flight.
+// Open loop: requests are due at times that do not depend on replies; a late start keeps its due
+// time, so that the delay can be reported. Closed loop: `concurrency` requests are kept in flight.
 // A run is a warm-up, whose requests are marked, and then the measured part; indices begin at 0 in
 // each. Poisson arrivals have independent exponential gaps; constant ones are exactly periodic.
 //
 // Thread safety: none. Each of `worker_count` workers has its own Pacer with the same options and
-// draws the same schedule, of which it takes every worker_count-th request. Invariants: 1. The set of
-// (index, due) over all workers of an open loop depends on rate, arrival and seed alone. 2. At most
-// the worker's share of in_flight_max (open) or concurrency (closed) is in flight. 3. Due times never
-// go back. 4. After exhausted() nothing starts any more.
+// draws the same schedule, of which it takes every worker_count-th request.
+// Invariants: 1. The set of (index, due) over all workers of an open loop depends on rate, arrival
+// and seed alone. 2. At most the worker's share of in_flight_max (open) or concurrency (closed) is
+// in flight. 3. Due times never go back. 4. After exhausted() nothing starts any more.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ enum class Arrival : uint8_t { kClosedLoop, kConstant, kPoisson };
 
 struct PacerOptions {
   Arrival arrival = Arrival::kClosedLoop;
-  double rate = 0;              // requests per second over all workers; open loop only, > 0
-  uint32_t concurrency = 1;     // over all workers; closed loop only
+  double rate = 0;                // requests per second over all workers; open loop only, > 0
+  uint32_t concurrency = 1;       // over all workers; closed loop only
   uint32_t in_flight_max = 4096;  // over all workers; open loop: beyond it starts are late
   uint64_t request_count_max = UINT64_MAX;  // measured requests over all workers
   base::Duration warm_up{};
@@ -39,7 +39,7 @@ struct PacerOptions {
 };
 
 struct Start {
-  uint64_t index = 0;   // over all workers, from 0 in the warm-up and from 0 after it
+  uint64_t index = 0;  // over all workers, from 0 in the warm-up and from 0 after it
   bool warm_up = false;
   base::TimePoint due{};  // when it should start; `now` in a closed loop
 };
@@ -55,8 +55,12 @@ class Pacer {
   // When TryStart can succeed next without an OnFinished before; max() when not at all.
   base::TimePoint next_due() const;
   bool exhausted() const { return exhausted_; }
+  // Nothing starts any more from now on.
+  void Stop() { exhausted_ = true; }
   uint32_t in_flight() const { return in_flight_; }
   base::TimePoint measured_from() const { return measured_from_; }
+  // Nothing is due at or after this time.
+  base::TimePoint until() const { return until_; }
 
  private:
   std::optional<Start> TryStartClosed(base::TimePoint now);

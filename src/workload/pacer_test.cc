@@ -69,7 +69,8 @@ TEST(Pacer, PoissonGapsHaveTheRightMeanAndVariance) {
   EXPECT_NEAR(static_cast<double>(starts.size()), 20000, 600);  // 4 sigma
   // Counts per second of a Poisson process have variance = mean.
   std::vector<int> counts(100);
-  for (const Start& start : starts) ++counts[static_cast<size_t>((start.due - kBegin) / seconds(1))];
+  for (const Start& start : starts)
+    ++counts[static_cast<size_t>((start.due - kBegin) / seconds(1))];
   double mean = 0;
   double variance = 0;
   for (int count : counts) mean += count / 100.0;
@@ -166,6 +167,14 @@ TEST(Pacer, AWorkerWithoutAPlaceIsExhausted) {
   EXPECT_TRUE(pacer.exhausted());
   EXPECT_FALSE(pacer.TryStart(kBegin));
   EXPECT_EQ(pacer.next_due(), base::TimePoint::max());
+}
+
+TEST(Pacer, StopIsTheEnd) {
+  Pacer pacer({.concurrency = 2}, kBegin);
+  EXPECT_TRUE(pacer.TryStart(kBegin));
+  pacer.Stop();
+  EXPECT_TRUE(pacer.exhausted());
+  EXPECT_FALSE(pacer.TryStart(kBegin));
 }
 
 TEST(Pacer, EndlessRunsDoNotOverflow) {

@@ -24,7 +24,14 @@ constexpr std::string_view kWords =
 static_assert(kWords.size() == 256 * kBytesPerToken);
 
 // Every random stream of a source has a number of its own under the source's seed.
-enum Stream : uint64_t { kCorpusSeed = 0x636f72, kSystems, kQuestions, kShuffle, kMeasured, kWarmUp };
+enum Stream : uint64_t {
+  kCorpusSeed = 0x636f72,
+  kSystems,
+  kQuestions,
+  kShuffle,
+  kMeasured,
+  kWarmUp
+};
 
 void AppendWords(base::Random& random, size_t bytes, std::string* out) {
   const size_t begin = out->size();
@@ -73,8 +80,8 @@ base::Result<PromptSource> PromptSource::New(const PromptSpec& spec) {
           base::InvalidArgument("shared-prefix groups: at least 1 group and 1 prompt per group"));
     }
     if (groups.group_count > kPromptCountMax / groups.prompts_per_group) {
-      return std::unexpected(base::InvalidArgument(
-          "shared-prefix groups: more than " + std::to_string(kPromptCountMax) + " prompts"));
+      return std::unexpected(base::InvalidArgument("shared-prefix groups: more than " +
+                                                   std::to_string(kPromptCountMax) + " prompts"));
     }
   }
   return PromptSource(spec);

@@ -1,18 +1,19 @@
 // Prompts: texts of exact sizes, each of which can be made again from the seed and its index alone.
 //
-// Text is plain English words of three letters and a space, nothing that JSON escapes. Four bytes are
-// thus one word, one token by the four-bytes-per-token estimate, one token of the simulated server and
-// nearly always one of a real tokenizer.
-// A text is a short unique start (so that no two texts share a KV block by accident) and windows into
-// one corpus: a prompt of any size costs a few views, not a copy.
+// Text is plain English words of three letters and a space, nothing that JSON escapes. Four bytes
+// are thus one word, one token by the four-bytes-per-token estimate, one token of the simulated
+// server and nearly always one of a real tokenizer.
+// A text is a short unique start (so that no two texts share a KV block by accident) and windows
+// into one corpus: a prompt of any size costs a few views, not a copy.
 //
-// Two kinds of source. Independent prompts: every index another prompt, size drawn from a LengthSpec.
-// Shared-prefix groups, with the meaning of inference-perf's `shared_prefix`: group_count system
-// prompts, prompts_per_group questions for each, shuffled once; request i uses prompt i modulo their
-// number, word for word the same again in every round.
+// Two kinds of source. Independent prompts: every index another prompt, its size drawn from a
+// LengthSpec. Shared-prefix groups, with the meaning of inference-perf's `shared_prefix`: group_count
+// system prompts, prompts_per_group questions for each, shuffled once; request i uses prompt i modulo
+// their number, word for word the same again in every round.
 //
 // Thread safety: const after construction, so workers may share one source. Texts view the source's
-// corpus, which lives as long as the source. Limits: kPromptCountMax prompts in groups.
+// corpus, which lives as long as the source.
+// Limits: kPromptCountMax prompts in groups.
 #pragma once
 
 #include <cstdint>

@@ -21,8 +21,8 @@ std::string Write(const TextSpec& text, const Corpus& corpus) {
 }
 
 TEST(Prompts, IndependentPromptsHaveTheirSizeAndAreDistinct) {
-  const auto source = PromptSource::New({.length = LengthSpec::Fixed(100),
-                                         .output_tokens = LengthSpec::Fixed(7)});
+  const auto source =
+      PromptSource::New({.length = LengthSpec::Fixed(100), .output_tokens = LengthSpec::Fixed(7)});
   ASSERT_TRUE(source);
   std::set<std::string> starts;
   for (uint64_t i = 0; i < 200; ++i) {
@@ -119,9 +119,9 @@ TEST(Prompts, GroupsAreShuffled) {
 TEST(Prompts, RefusesGroupsOutOfBounds) {
   EXPECT_FALSE(PromptSource::New({.shared_prefix = true, .groups = {.group_count = 0}}));
   EXPECT_FALSE(PromptSource::New({.shared_prefix = true, .groups = {.prompts_per_group = 0}}));
-  const auto many = PromptSource::New(
-      {.shared_prefix = true,
-       .groups = {.group_count = UINT64_MAX, .prompts_per_group = UINT64_MAX}});
+  const auto many =
+      PromptSource::New({.shared_prefix = true,
+                         .groups = {.group_count = UINT64_MAX, .prompts_per_group = UINT64_MAX}});
   ASSERT_FALSE(many);
   EXPECT_THAT(std::string(many.error().message()), ::testing::HasSubstr("1048576"));
 }
