@@ -237,7 +237,11 @@ void RequestParser::OnNull() {
   const Context context = top().context;
   const bool element = context == Context::kMessages || context == Context::kContent ||
                        context == Context::kPrompts;
-  if (element) Wrong(TypeErrorOf(top().field));
+  if (element) return Wrong(TypeErrorOf(top().field));
+  if (top().field == Field::kModel) {  // where a rewrite puts the model
+    request_->model_begin = scan_.value_begin();
+    request_->model_end = scan_.value_end();
+  }
 }
 
 void RequestParser::OnOpen(bool object) {

@@ -85,8 +85,8 @@ struct Request {
   // The client asked for no particular model (only with RequestOptions::model_required off).
   bool has_model() const { return !model.empty(); }
   std::string_view model;      // unescaped
-  // Bytes of the model's string literal in the body, quotes included; without a model both are the
-  // offset behind the opening brace.
+  // Bytes of the model's literal in the body, a string's quotes included; without the field both are
+  // the offset behind the opening brace.
   uint64_t model_begin = 0;
   uint64_t model_end = 0;
   std::string_view cache_salt;  // unescaped; empty when absent
