@@ -30,7 +30,9 @@ constexpr FieldRow kMediaFields[] = {
     {"file_id", Field::kMediaBytes},
 };
 
-std::span<const FieldRow> RowsOf(Context context) {
+}  // namespace
+
+std::span<const FieldRow> FieldsIn(Context context) {
   switch (context) {
     case Context::kStreamOptions: return kStreamOptionsFields;
     case Context::kMessage: return kMessageFields;
@@ -38,15 +40,6 @@ std::span<const FieldRow> RowsOf(Context context) {
     case Context::kMedia: return kMediaFields;
     default: return {};
   }
-}
-
-}  // namespace
-
-Field FieldIn(Context context, std::string_view key) {
-  for (const FieldRow& row : RowsOf(context)) {
-    if (row.key == key) return row.field;
-  }
-  return Field::kNone;
 }
 
 const Dialect& DialectOf(Api api) {

@@ -62,7 +62,16 @@ struct Dialect {
 const Dialect& DialectOf(Api api);
 std::span<const Dialect> OpenAiDialects();
 
-// Fields of the objects inside a body; they are the same in all dialects so far.
-Field FieldIn(Context context, std::string_view key);
+// The field that `key` names in `rows`, or kNone.
+inline Field FieldOf(std::span<const FieldRow> rows, std::string_view key) {
+  for (const FieldRow& row : rows) {
+    // The first byte tells most keys of one length apart, without a call.
+    if (row.key.size() == key.size() && row.key[0] == key[0] && row.key == key) return row.field;
+  }
+  return Field::kNone;
+}
+
+// The fields of the objects inside a body; they are the same in all dialects so far.
+std::span<const FieldRow> FieldsIn(Context context);
 
 }  // namespace llmd::protocol

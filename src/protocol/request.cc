@@ -126,16 +126,10 @@ void RequestParser::OnEvent(JsonEvent event) {
   }
 }
 
-Field RequestParser::BodyField(std::string_view key) {
-  for (const FieldRow& row : dialect_->body) {
-    if (row.key == key) return row.field;
-  }
-  return Field::kNone;
-}
-
 void RequestParser::OnKey(std::string_view key) {
   Frame& frame = top();
-  frame.field = frame.context == Context::kBody ? BodyField(key) : FieldIn(frame.context, key);
+  frame.field =
+      FieldOf(frame.context == Context::kBody ? dialect_->body : FieldsIn(frame.context), key);
   if (frame.field == Field::kNone) return scan_.SkipValue();
   const uint32_t bit = uint32_t{1} << static_cast<int>(frame.field);
   if (frame.seen & bit && !IsSharedByKeys(frame.field)) return Wrong("a field is given twice");

@@ -153,7 +153,6 @@ class RequestParser {
   void OnNumbers();
   void OnRaw();
   void OnShortString(std::string_view complaint, std::string_view* out);
-  Field BodyField(std::string_view key);
   void BeginPrompt();
   void AddPart(PieceKind kind);
   void Push(Context context);

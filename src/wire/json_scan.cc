@@ -143,26 +143,32 @@ JsonError JsonScanner::Finish() const {
   return state_ == State::kDone ? JsonError::kNone : JsonError::kTruncated;
 }
 
+// The common way is one Step per event; a value that a chunk border cuts is taken up by Resume.
 JsonEvent JsonScanner::Next() {
   for (;;) {
-    JsonEvent event = kGoOn;
-    switch (state_) {
-      case State::kInKey: event = InKey(); break;
-      case State::kInString: event = InString(); break;
-      case State::kInScalar: event = InScalar(); break;
-      case State::kInSkippedString: event = InSkippedString(); break;
-      case State::kInSkippedScalar: event = InSkippedScalar(); break;
-      case State::kInContainer: event = InContainer(); break;
-      case State::kArrayFirst: event = ArrayFirst(); break;
-      case State::kInNumbers: event = InNumbers(); break;
-      case State::kDone:
-        return SkipSpace() ? Fail(JsonError::kTrailingBytes, at_) : JsonEvent::kEnd;
-      case State::kFailed: return JsonEvent::kError;
-      default:
-        if (!SkipSpace()) return JsonEvent::kMore;
-        event = Step(*at_);
+    JsonEvent event;
+    if (state_ <= State::kCommaOrEnd) [[likely]] {
+      if (!SkipSpace()) return JsonEvent::kMore;
+      event = Step(*at_);
+    } else {
+      event = Resume();
     }
     if (event != kGoOn) return event;
+  }
+}
+
+JsonEvent JsonScanner::Resume() {
+  switch (state_) {
+    case State::kInKey: return InKey();
+    case State::kInString: return InString();
+    case State::kInScalar: return InScalar();
+    case State::kInSkippedString: return InSkippedString();
+    case State::kInSkippedScalar: return InSkippedScalar();
+    case State::kInContainer: return InContainer();
+    case State::kArrayFirst: return ArrayFirst();
+    case State::kInNumbers: return InNumbers();
+    case State::kDone: return SkipSpace() ? Fail(JsonError::kTrailingBytes, at_) : JsonEvent::kEnd;
+    default: return JsonEvent::kError;
   }
 }
 
@@ -188,7 +194,7 @@ JsonEvent JsonScanner::Step(char c) {
       stash_full_ = false;
       passage_.escaped = passage_.bad_control = false;
       state_ = State::kInKey;
-      return kGoOn;
+      return InKey();
     case State::kColon:
       if (c != ':') return Fail(JsonError::kSyntax, at_);
       ++at_;
@@ -219,7 +225,7 @@ JsonEvent JsonScanner::BeginValue(char c) {
       passage_.escaped = passage_.bad_control = false;
       mode_ = Mode::kWalk;
       state_ = State::kInString;
-      return kGoOn;
+      return InString();
     case '{': mode_ = Mode::kWalk; return Open(true);
     case '[':
       if (mode_ == Mode::kWalk) return Open(false);
@@ -234,8 +240,24 @@ JsonEvent JsonScanner::BeginValue(char c) {
       stash_size_ = 0;
       stash_full_ = false;
       state_ = State::kInScalar;
-      return kGoOn;
+      return InScalar();
   }
+}
+
+// A colon or comma that follows at once, as it nearly always does, is taken on the spot.
+inline void JsonScanner::AfterKey() {
+  const bool here = at_ < end_ && *at_ == ':';
+  at_ += here;
+  state_ = here ? State::kValue : State::kColon;
+}
+
+inline void JsonScanner::AfterValue() {
+  if (at_ == end_ || *at_ != ',') {
+    state_ = State::kCommaOrEnd;
+    return;
+  }
+  ++at_;
+  state_ = nesting_.top_is_object() ? State::kKey : State::kValue;
 }
 
 JsonEvent JsonScanner::BeginSkipped(char c) {
@@ -272,7 +294,11 @@ JsonEvent JsonScanner::Close(char c) {
   ++at_;
   value_end_ = offset();
   mode_ = Mode::kWalk;
-  state_ = --nesting_.depth == 0 ? State::kDone : State::kCommaOrEnd;
+  if (--nesting_.depth == 0) {
+    state_ = State::kDone;
+  } else {
+    AfterValue();
+  }
   return object ? JsonEvent::kEndObject : JsonEvent::kEndArray;
 }
 
@@ -283,7 +309,7 @@ JsonEvent JsonScanner::InKey() {
       text_ = {at_, static_cast<size_t>(quote - at_)};
       if (stash_full_ || text_.size() > kJsonKeyBytesMax) text_ = {};
       at_ = quote + 1;
-      state_ = State::kColon;
+      AfterKey();
       return JsonEvent::kKey;
     }
   }
@@ -293,14 +319,11 @@ JsonEvent JsonScanner::InKey() {
   at_ = quote;
   if (quote == end_) return JsonEvent::kMore;
   ++at_;
-  state_ = State::kColon;
+  AfterKey();
   text_ = {};
-  return fits ? FinishKey({stash_, stash_size_}) : JsonEvent::kKey;
-}
-
-JsonEvent JsonScanner::FinishKey(std::string_view raw) {
-  const std::optional<size_t> size = JsonUnescapeInto(raw, stash_);
-  if (!size) return Fail(JsonError::kBadString, at_ - 1);
+  if (!fits) return JsonEvent::kKey;
+  const std::optional<size_t> size = JsonUnescapeInto({stash_, stash_size_}, stash_);
+  if (!size) return Fail(JsonError::kBadString, quote);
   text_ = {stash_, *size};
   return JsonEvent::kKey;
 }
@@ -353,14 +376,15 @@ JsonEvent JsonScanner::InScalar() {
 
 JsonEvent JsonScanner::EndScalar(std::string_view literal) {
   text_ = literal;
+  const char* const end = at_;
   AfterValue();
   if (literal[0] == '-' || IsDigit(literal[0])) {
-    return ValidNumber(literal) ? JsonEvent::kNumber : Fail(JsonError::kBadNumber, at_);
+    return ValidNumber(literal) ? JsonEvent::kNumber : Fail(JsonError::kBadNumber, end);
   }
   if (literal == "true") return JsonEvent::kTrue;
   if (literal == "false") return JsonEvent::kFalse;
   if (literal == "null") return JsonEvent::kNull;
-  return Fail(JsonError::kBadLiteral, at_);
+  return Fail(JsonError::kBadLiteral, end);
 }
 
 JsonEvent JsonScanner::InSkippedString() {

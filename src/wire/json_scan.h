@@ -142,7 +142,8 @@ class JsonScanner {
   uint64_t value_begin() const { return value_begin_; }
   // Offset behind the last byte of the value; set on the event that completes it.
   uint64_t value_end() const { return value_end_; }
-  // Offset of the next byte to read; on kError that of the byte at fault.
+  // Offset of the next byte to read, which may be a separator past the event's own bytes; on kError
+  // that of the byte at fault.
   uint64_t offset() const { return base_ + static_cast<uint64_t>(at_ - chunk_begin_); }
   // Open brackets: 1 inside the top-level object.
   uint32_t depth() const { return nesting_.depth; }
@@ -157,6 +158,7 @@ class JsonScanner {
     kDone, kFailed,
   };
 
+  JsonEvent Resume();
   JsonEvent Step(char c);
   JsonEvent BeginValue(char c);
   JsonEvent BeginSkipped(char c);
@@ -172,12 +174,12 @@ class JsonScanner {
   JsonEvent InNumbers();
   internal::JsonPassage* WithNesting();
   JsonEvent EndScalar(std::string_view literal);
-  JsonEvent FinishKey(std::string_view raw);
   JsonEvent EndPart(const char* end, bool done, JsonEvent event);
   JsonEvent Fail(JsonError error, const char* at);
   bool Stash(std::string_view bytes);
   bool SkipSpace();
-  void AfterValue() { state_ = State::kCommaOrEnd; }
+  void AfterKey();
+  void AfterValue();
 
   const internal::JsonKernels* kernels_;
   const char* at_ = nullptr;
