@@ -1,7 +1,8 @@
 // Host names to addresses with getaddrinfo on a thread pool; literal addresses need no thread.
 //
 // Thread safety: belongs to one loop's thread. Callbacks come on that loop, never from inside Resolve
-// or Watch. Destroying the resolver drops the callbacks. Addresses come sorted, IPv4 first, without
+// or Watch. Destroying the resolver drops the callbacks; the pool goes before the loop, because its jobs
+// post to it. Addresses come sorted, IPv4 first, without
 // repetitions.
 // Limits: kAddressesMax per name; a full pool answers kResourceExhausted and a watch tries again.
 #pragma once
@@ -46,7 +47,7 @@ class Resolver {
 
  private:
   struct Impl;
-  std::shared_ptr<Impl> impl_;
+  std::unique_ptr<Impl> impl_;
 };
 
 // getaddrinfo, blocking.

@@ -72,6 +72,7 @@ class Scraper {
   const ScrapeStats& stats() const;
 
  private:
+  friend class ScrapeJob;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -5,6 +5,7 @@
 // on with what they began with. 2. A client context verifies chain and name unless told otherwise.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 

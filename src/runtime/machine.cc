@@ -105,6 +105,8 @@ uint64_t ResidentBytes() {
 double ProcessCpuSeconds(int pid) {
   // The process's CPU clock counts nanoseconds where /proc/PID/stat counts ticks of 10 ms; threads that
   // ended are included in both.
+  // Linux gives no pid above 2^22; a clock id has no room for arbitrary ones.
+  if (pid < 0 || pid > 1 << 22) return -1;
   clockid_t clock;
   timespec time;
   if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) return -1;
