@@ -13,7 +13,9 @@
 #include <vector>
 
 #include "base/status.h"
+#include "plugin/attributes.h"
 #include "plugin/catalogue.h"
+#include "plugin/keys.h"
 #include "plugin/plugin.h"
 #include "scheduling/cycle.h"
 
@@ -29,10 +31,16 @@ struct LoadOptions {
   bool endpoints_given = false;
 };
 
+// What a plugin declared while it was made: its attribute slots, the plugins it refers to, its
+// counters. Lives as long as the plugin.
+struct PluginBonds;
+
 // A plugin in a generation, with what it can do.
 struct LoadedPlugin {
+  std::shared_ptr<const PluginBonds> bonds;  // outlives `object`
   std::shared_ptr<plugin::Plugin> object;
   std::string parameters;  // canonical text: equal text and type = the same plugin on reload
+  bool injected = false;   // not in the document
 };
 
 struct ProducerStep {
@@ -40,9 +48,16 @@ struct ProducerStep {
   uint32_t plugin;
 };
 
+struct PreRequestStep {
+  plugin::PreRequest* hook;
+  uint32_t plugin;
+};
+
 struct ScrapeStep {
   const plugin::DataSource* source;
   std::vector<const plugin::Extractor*> extractors;
+  uint32_t plugin = 0;                       // of the source
+  std::vector<uint32_t> extractor_plugins;
 };
 
 class Generation {
@@ -53,37 +68,58 @@ class Generation {
   std::span<const LoadedPlugin> plugins() const { return plugins_; }
   std::span<const scheduling::Profile> profiles() const { return profiles_; }
   const plugin::ProfileHandler& handler() const { return *handler_; }
+  uint32_t handler_plugin() const { return handler_plugin_; }
+  // In the order in which they run: a producer after those whose attributes it reads.
   std::span<const ProducerStep> producers() const { return producers_; }
-  std::span<plugin::PreRequest* const> pre_requests() const { return pre_requests_; }
+  std::span<const PreRequestStep> pre_requests() const { return pre_requests_; }
   const plugin::SaturationDetector& saturation() const { return *saturation_; }
+  uint32_t saturation_plugin() const { return saturation_plugin_; }
   std::span<const ScrapeStep> scrapes() const { return scrapes_; }
   const plugin::EndpointDiscovery* discovery() const { return discovery_; }  // nullptr: flags
-  uint32_t slot_count() const { return slot_count_; }
-  // The API of a request path: longest claimed suffix, else opaque.
+  // Attribute slots, and those of the attributes that decision records show (kNoSlot: none).
+  uint32_t slot_count() const { return static_cast<uint32_t>(slots_.size()); }
+  plugin::Slot<plugin::PrefixCacheMatchInfo> prefix_slot() const { return prefix_slot_; }
+  plugin::Slot<plugin::TokenizedPrompt> tokens_slot() const { return tokens_slot_; }
+  // The API of a request path (without query; one slash at its end is ignored): longest claimed
+  // suffix, else opaque.
   protocol::Api ApiFor(std::string_view path) const;
   // The effective document, defaults and injected plugins included.
   const std::string& effective_yaml() const { return effective_yaml_; }
+  // Deprecated or ignored parts of the document, one sentence each.
+  std::span<const std::string> warnings() const { return warnings_; }
 
  private:
   friend class GenerationBuilder;
   Generation() = default;
 
+  struct SlotKey {
+    std::string key, producer;
+    bool operator==(const SlotKey&) const = default;
+  };
+
   uint64_t number_ = 0;
   std::vector<LoadedPlugin> plugins_;
   std::vector<scheduling::Profile> profiles_;
   const plugin::ProfileHandler* handler_ = nullptr;
+  uint32_t handler_plugin_ = 0;
   std::vector<ProducerStep> producers_;
-  std::vector<plugin::PreRequest*> pre_requests_;
+  std::vector<PreRequestStep> pre_requests_;
   const plugin::SaturationDetector* saturation_ = nullptr;
+  uint32_t saturation_plugin_ = 0;
   std::vector<ScrapeStep> scrapes_;
   const plugin::EndpointDiscovery* discovery_ = nullptr;
-  uint32_t slot_count_ = 0;
+  // Grows over reloads, because a plugin that is taken over keeps its slot numbers.
+  std::vector<SlotKey> slots_;
+  plugin::Slot<plugin::PrefixCacheMatchInfo> prefix_slot_;
+  plugin::Slot<plugin::TokenizedPrompt> tokens_slot_;
   std::vector<plugin::Parser::Claim> claims_;  // longest first
   std::string effective_yaml_;
   std::vector<std::string> warnings_;
-  fleet::Fleet* fleet_ = nullptr;
-  std::vector<fleet::CounterId> counters_;
 };
+
+// Beyond this many slots a reload starts from an empty table and takes no plugin over. Real configs
+// have under ten.
+inline constexpr size_t kSlotsMax = 256;
 
 // Reads and compiles `yaml` ("" = upstream's defaults). `filename` is for messages. Plugins whose
 // name, type and parameters are unchanged are taken over from `previous` with their state. On errors

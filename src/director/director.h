@@ -31,13 +31,20 @@ class GenerationSource {
  private:
   mutable std::mutex mutex_;
   std::shared_ptr<const Generation> current_;
-  std::atomic<uint64_t> version_{0};
+  std::atomic<uint64_t> version_{0};  // of current_, raised after it was set
 };
 
 // Retries may add this share to the load at most (Envoy's retry budget has the same default).
 inline constexpr double kRetryBudgetShare = 0.2;
 inline constexpr uint32_t kRetriesMax = 2;         // per request
 inline constexpr uint32_t kRetryBudgetFloor = 3;   // retries in flight always allowed per worker
+
+// Seconds for Retry-After: a saturated pool moves within a batch, an empty one needs a server to start.
+inline constexpr uint32_t kRetryAfterSaturatedSeconds = 1;
+inline constexpr uint32_t kRetryAfterNoEndpointsSeconds = 5;
+
+// How much of a multipart body is read in search of the model; then it is routed without one.
+inline constexpr uint64_t kMultipartScanBytesMax = 64 << 10;
 
 struct DirectorOptions {
   size_t worker = 0;
@@ -48,20 +55,29 @@ struct DirectorOptions {
   int64_t (*wall_clock_ns)() = nullptr;  // for the record's time stamp
 };
 
+struct DirectorCore;  // internal: director_core.h
+
 class Director {
  public:
-  // All references outlive the Director.
+  // All references outlive the Director, and a generation has been published. `options.worker` is
+  // the index of this worker in the fleet, in the ring and as a writer of the metrics.
   Director(const GenerationSource& generations, fleet::Fleet& fleet, telemetry::Metrics& metrics,
            RecordRing& records, DirectorOptions options);
+  // Every session has ended.
   ~Director();
+  Director(const Director&) = delete;
+  Director& operator=(const Director&) = delete;
 
   fleet::View& view();
   const DirectorOptions& options() const;
+  // The current generation, for a door's own use.
+  const Generation& generation();
+  // Sessions between their head and their end.
+  size_t active() const;
 
  private:
   friend class Session;
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<DirectorCore> core_;
 };
 
 }  // namespace llmd::director

@@ -8,6 +8,8 @@
 //     kForward: the door sends; then OnUpstreamFailed -> Decision (retry or reply), or
 //               OnResponseHead -> OnResponseBody* -> exactly one of OnDone / OnAborted
 //     kReply:   the door answers with `reply`; then OnDone
+//   OnAborted may come at any moment after OnHead. A call out of this order is counted as a bug, answered
+//   with an error or ignored, and leaves the counters balanced.
 //
 // Belongs to one worker. Invariants: 1. Every booking made in the fleet is taken back exactly once,
 // whatever the end. 2. A session pins one config generation and one fleet membership. 3. After
@@ -33,6 +35,7 @@ namespace llmd::director {
 
 class Director;
 class Generation;
+struct SessionState;  // internal: session_state.h
 
 struct RequestHead {
   std::string_view method;
@@ -72,7 +75,9 @@ struct Decision {
 
 enum class BodyPolicy {
   kDecideAtEnd,   // collect the whole body, then decide (JSON APIs)
-  kDecideEarly,   // OnBody returns true once enough is known; the rest streams through (multipart)
+  // OnBody returns true once enough is known; the rest streams through (multipart, unknown APIs): it
+  // may still be shown to OnBody, which then only counts it.
+  kDecideEarly,
   kNoBody,        // decide now: call OnBodyEnd at once
 };
 
@@ -114,8 +119,14 @@ class Session {
   // text/event-stream.
   void OnResponseHead(int status, bool event_stream, base::TimePoint now);
   // Decoded reply bytes, in order. Reads usage and the first token; when a model name has to be
-  // restored, returns the byte range of this piece to replace (else begin == end).
+  // restored, returns the byte range of this piece to replace (else begin == end and no bytes). The
+  // replacement dies with the next event. It may be shorter than the range: the end of a piece that
+  // may hold half a name is kept, and comes with the next piece or from TakeHeldBack.
   Forward::Splice OnResponseBody(std::string_view bytes, base::TimePoint now);
+  // True when the reply may change its length (call after OnResponseHead): no Content-Length then.
+  bool restores_model() const;
+  // At the end of the reply, before OnDone: bytes still to be relayed; empty unless restores_model().
+  std::string_view TakeHeldBack();
   void OnDone(uint64_t response_bytes, base::TimePoint now);
   // The client went away, the engine died mid-reply, or the request was evicted.
   void OnAborted(Termination why, uint64_t response_bytes, base::TimePoint now);
@@ -125,12 +136,13 @@ class Session {
   const plugin::RequestContext& context() const;
   const DecisionRecord& record() const;
   const protocol::Usage& usage() const;
+  // Changes a decision that is yet to be made: objectives, which set priorities, come with a later room.
+  void SetPriorityForTest(int32_t priority);
   // "host:port" of an endpoint of a decision of this session.
   std::string_view EndpointName(fleet::EndpointNumber endpoint) const;
 
  private:
-  struct State;
-  State* state_;
+  SessionState* state_;
 };
 
 }  // namespace llmd::director

@@ -21,9 +21,13 @@ struct TokenizedPrompt {
   static constexpr std::string_view kKey = "TokenizedPrompt";
   uint64_t token_count = 0;
   bool estimated = true;  // 4 bytes per token, not a tokenizer's count
+  // Placeholder tokens of each media value of the prompt (image, audio, video, file), in document
+  // order; part of token_count.
+  std::span<const uint32_t> media_tokens;
 };
 
-// What is in flight to each endpoint by this process. Upstream: InFlightLoad.
+// What is in flight to each endpoint by this process. Upstream: InFlightLoad. The arrays are the
+// View's own columns: valid for one decision, until the next Refresh.
 struct InFlightLoad {
   static constexpr std::string_view kKey = "InFlightLoad";
   std::span<const int64_t> requests;  // by EndpointNumber

@@ -1,0 +1,85 @@
+// Internal to director/: what the sessions of one worker share. See director.h.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "base/arena.h"
+#include "director/config.h"
+#include "director/director.h"
+#include "director/record_ring.h"
+#include "fleet/fleet.h"
+#include "scheduling/trace.h"
+#include "telemetry/metrics.h"
+#include "telemetry/request_metrics.h"
+
+namespace llmd::director {
+
+// A worker's hold on a generation, counted without atomics; times the generation's plugins.
+class GenerationHold final : public scheduling::StageSink {
+ public:
+  GenerationHold(std::shared_ptr<const Generation> g, telemetry::Metrics& metrics, size_t writer);
+  void OnStage(scheduling::ExtensionPoint point, uint32_t plugin, base::Duration took) override;
+
+  const std::shared_ptr<const Generation> generation;
+  uint32_t references = 1;
+
+ private:
+  telemetry::HistogramHandle Resolve(scheduling::ExtensionPoint point, uint32_t plugin);
+
+  telemetry::Metrics& metrics_;
+  const size_t writer_;
+  std::vector<telemetry::HistogramHandle> seconds_;  // [plugin * points + point], made on first use
+};
+
+enum class RetryDenied : uint8_t { kAttempts, kBudget, kBody, kNoEndpoint, kNotRetriable };
+enum class AbortStage : uint8_t { kBeforeDecision, kBeforeResponse, kInResponse };
+
+struct DirectorCore {
+  DirectorCore(const GenerationSource& g, fleet::Fleet& f, telemetry::Metrics& m, RecordRing& r,
+               DirectorOptions o);
+  ~DirectorCore();
+
+  // The current generation, held once more.
+  GenerationHold* Hold();
+  static void Release(GenerationHold* hold);
+  // scheduler_attempts_total for a decision; `endpoint` is nullptr when none was found. Cached.
+  void CountAttempt(std::string_view target_model, const fleet::Endpoint* endpoint);
+  std::unique_ptr<base::Arena> TakeArena();
+  void GiveBack(std::unique_ptr<base::Arena> arena);
+  bool RetryAllowed() const;
+  base::TimePoint Clock() const { return options.clock ? options.clock() : base::TimePoint{}; }
+
+  const GenerationSource& generations;
+  fleet::Fleet& fleet;
+  fleet::View view;
+  telemetry::Metrics& metrics;
+  telemetry::RequestMetrics request_metrics;
+  telemetry::RequestSeriesCache series;
+  RecordRing& records;
+  const DirectorOptions options;
+
+  size_t active = 0;    // sessions between their head and their end
+  size_t retrying = 0;  // of these, on their second or later attempt
+
+  telemetry::HistogramHandle scheduler_seconds, request_processing, response_processing;
+  telemetry::CounterHandle recorded, overwritten;
+  std::array<telemetry::CounterHandle, 5> retries;         // by UpstreamFailure
+  std::array<telemetry::CounterHandle, 5> retries_denied;  // by RetryDenied
+  std::array<telemetry::CounterHandle, 3> aborts;          // by AbortStage
+
+ private:
+  std::shared_ptr<const Generation> cached_;
+  uint64_t cached_version_ = 0;
+  GenerationHold* current_ = nullptr;
+  std::vector<std::unique_ptr<base::Arena>> arenas_;
+  struct AttemptSlot {
+    uint64_t key = 0;
+    telemetry::CounterHandle counter;
+  };
+  // Direct-mapped; models times endpoints of a usual fleet fit. A collision costs a locked lookup.
+  std::vector<AttemptSlot> attempts_;
+};
+
+}  // namespace llmd::director

@@ -1,0 +1,361 @@
+// From a read body to a decision: the life of a request as one list of stages.
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "base/strings.h"
+#include "director/session_state.h"
+#include "protocol/error.h"
+#include "scheduling/cycle.h"
+#include "scheduling/stages.h"
+#include "telemetry/log.h"
+
+namespace llmd::director {
+namespace {
+
+using fleet::EndpointNumber;
+using protocol::Api;
+using scheduling::ExtensionPoint;
+
+// Nothing, or the reply that ends the request here.
+using StageResult = std::optional<Reply>;
+
+StageResult Parse(SessionState& s) {
+  if (s.parser) {
+    if (const base::Status read = s.parser->Finish(); !read.ok()) return ReplyTo(s, read);
+  } else {
+    s.request.api = Api::kOpaque;
+    s.request.body_bytes = s.body_bytes;
+    if (s.multipart && s.multipart->state() == protocol::MultipartModelScanner::State::kFound) {
+      s.request.model = s.multipart->model();
+      s.request.model_begin = s.multipart->model_begin();
+      s.request.model_end = s.multipart->model_end();
+    }
+  }
+  s.context.incoming_model = s.request.model;
+  return {};
+}
+
+std::string Literal(std::string_view text) {
+  std::string literal;
+  base::AppendJsonString(&literal, text);
+  return literal;
+}
+
+StageResult Rewrite(SessionState& s) {
+  plugin::RequestContext& c = s.context;
+  const bool has_place = s.api != Api::kOpaque || s.request.has_model();
+  c.target_model = has_place && !s.rewrite_header.empty() ? s.rewrite_header : c.incoming_model;
+  if (c.target_model == c.incoming_model) return {};
+  if (s.multipart) {  // a form field: the name itself, without quotes
+    s.splice = {s.request.model_begin, s.request.model_end, c.target_model};
+    return {};
+  }
+  const wire::Edit edit = protocol::ModelEdit(s.request, c.target_model, *s.arena);
+  s.splice = {edit.begin, edit.end, edit.bytes.view()};
+  if (!c.incoming_model.empty()) {
+    s.restorer.emplace(Literal(c.target_model), Literal(c.incoming_model));
+  }
+  return {};
+}
+
+// Priorities come from InferenceObjectives, which are not read yet: every request has priority 0.
+StageResult Objective(SessionState& s) {
+  s.record.priority = s.context.priority;
+  s.record.body_bytes = s.body_bytes;
+  return {};
+}
+
+StageResult FindCandidates(SessionState& s) {
+  fleet::View& view = s.core.view;
+  view.Refresh(s.context.now);
+  s.pin = fleet::Pin(view);
+  s.candidates = view.Routable(s.context.random, *s.arena);
+  s.record.fleet_version = s.core.fleet.version();
+  s.record.fleet_count = static_cast<uint16_t>(view.members().size());
+  if (!s.candidates.empty()) return {};
+  return MakeReply(s, 503, "failed to find endpoint candidates for serving the request",
+                   protocol::kRejectedNoEndpoints, kRetryAfterNoEndpointsSeconds);
+}
+
+StageResult Admit(SessionState& s) {
+  if (s.context.priority >= 0) return {};
+  scheduling::Stages stages(&s.trace);
+  const auto saturation =
+      stages(ExtensionPoint::kAdmission, s.generation().saturation_plugin(), [&] {
+        return s.generation().saturation().Measure(s.core.view, s.candidates, s.context.now);
+      });
+  if (saturation.value < 1) return {};
+  return MakeReply(s, 429, "system saturated, sheddable request dropped",
+                   protocol::kRejectedSaturated, kRetryAfterSaturatedSeconds);
+}
+
+// A producer that fails leaves its slot missing; its consumers know what to do without it.
+StageResult Produce(SessionState& s) {
+  scheduling::Stages stages(&s.trace);
+  for (const ProducerStep& step : s.generation().producers()) {
+    const base::Status produced =
+        stages(ExtensionPoint::kDataProducer, step.plugin,
+               [&] { return step.producer->Produce(s.context, s.candidates); });
+    if (!produced.ok()) {
+      LLMD_LOG(kDebug, "a data producer failed",
+               {"producer", s.generation().plugins()[step.plugin].object->name()},
+               {"request_id", s.context.request_id}, {"error", produced});
+    }
+  }
+  return {};
+}
+
+// ---- what the decision looked like, for the record ------------------------------------------------
+
+double TotalScore(const scheduling::Trace& trace, size_t i) {
+  double total = 0;
+  for (const scheduling::ScorerTrace& t : trace.scorers) total += t.weight * t.scores[i];
+  return total;
+}
+
+// Places of the best candidates in trace.scored: the choice and its fallbacks in their order, then
+// the others by score.
+size_t BestCandidates(const SessionState& s, std::span<uint32_t> best) {
+  const std::span<const EndpointNumber> scored = s.trace.scored;
+  const auto place_of = [&](EndpointNumber n) {
+    return static_cast<uint32_t>(std::lower_bound(scored.begin(), scored.end(), n) - scored.begin());
+  };
+  size_t count = 0;
+  for (const plugin::ScoredCandidate& c : s.endpoints) {
+    if (count == best.size()) return count;
+    best[count++] = place_of(c.endpoint);
+  }
+  if (count == best.size()) return count;
+  const size_t chosen = count;
+  double totals[kRecordCandidatesMax];
+  for (uint32_t i = 0; i < scored.size(); ++i) {
+    if (std::find(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(chosen), i) !=
+        best.begin() + static_cast<std::ptrdiff_t>(chosen)) {
+      continue;
+    }
+    const double total = TotalScore(s.trace, i);
+    if (count == best.size() && !(totals[count - 1] < total)) continue;
+    size_t at = count < best.size() ? count++ : count - 1;
+    for (; at > chosen && totals[at - 1] < total; --at) {
+      best[at] = best[at - 1];
+      totals[at] = totals[at - 1];
+    }
+    best[at] = i;
+    totals[at] = total;
+  }
+  return count;
+}
+
+void RecordCandidateAt(const SessionState& s, uint32_t place,
+                       const plugin::PrefixCacheMatchInfo* prefix, RecordCandidate* out) {
+  const fleet::View& view = s.core.view;
+  const EndpointNumber n = s.trace.scored[place];
+  out->endpoint = n;
+  out->endpoint_generation = static_cast<uint32_t>(s.pin.endpoint(n).generation);
+  out->score = static_cast<float>(TotalScore(s.trace, place));
+  for (size_t i = 0; i < s.record.scorer_count; ++i) {
+    out->scores[i] = static_cast<float>(s.trace.scorers[i].scores[place]);
+  }
+  out->waiting = view.waiting()[n];
+  out->running = view.running()[n];
+  out->kv_usage = view.kv_usage()[n];
+  out->in_flight = static_cast<int32_t>(view.counter(fleet::kRequestsInFlight)[n]);
+  const base::TimePoint reported = view.reported_at()[n];
+  if (reported != base::TimePoint{}) {
+    const int64_t age = (s.context.now - reported) / std::chrono::milliseconds(1);
+    out->load_age_ms = static_cast<int32_t>(std::clamp<int64_t>(age, 0, INT32_MAX));
+  }
+  if (prefix && n < prefix->matched_blocks.size()) {
+    out->matched_blocks = prefix->matched_blocks[n];
+  }
+}
+
+// Of the first bytes of the prompt: equal for requests that share a system prompt.
+uint64_t PrefixHash(const protocol::Request& request) {
+  constexpr size_t kHashedBytes = 256;
+  uint64_t hash = 0;
+  size_t left = kHashedBytes;
+  for (const protocol::Piece& piece : request.pieces) {
+    if (left == 0) break;
+    if (piece.kind == protocol::PieceKind::kRole) continue;
+    const std::string_view bytes = piece.bytes.substr(0, left);
+    hash = base::Mix64(hash, base::Hash64(bytes));
+    left -= bytes.size();
+  }
+  return hash;
+}
+
+void RecordDecision(SessionState& s) {
+  DecisionRecord& r = s.record;
+  const auto* prefix = s.context.attributes.Get(s.generation().prefix_slot());
+  const auto* tokens = s.context.attributes.Get(s.generation().tokens_slot());
+  r.total_blocks = prefix ? prefix->total_blocks : 0;
+  const uint64_t estimate = tokens ? tokens->token_count : s.request.text_bytes / 4;
+  r.prompt_tokens_estimated = static_cast<uint32_t>(std::min<uint64_t>(estimate, UINT32_MAX));
+  r.prefix_hash = PrefixHash(s.request);
+  r.candidate_count = static_cast<uint16_t>(s.trace.scored.size());
+  r.scorer_count =
+      static_cast<uint8_t>(std::min<size_t>(s.trace.scorers.size(), kRecordScorersMax));
+  for (size_t i = 0; i < r.scorer_count; ++i) r.scorer_plugins[i] = s.trace.scorers[i].plugin;
+  uint32_t best[kRecordCandidatesMax];
+  r.shown = static_cast<uint8_t>(BestCandidates(s, best));
+  for (size_t i = 0; i < r.shown; ++i) RecordCandidateAt(s, best[i], prefix, &r.candidates[i]);
+}
+
+StageResult Schedule(SessionState& s) {
+  const Generation& g = s.generation();
+  const base::TimePoint begin = s.core.Clock();
+  auto result = scheduling::Schedule(g.handler(), g.profiles(), s.context, s.candidates,
+                                     s.core.options.endpoints_wanted, &s.trace);
+  if (s.core.options.clock) {
+    s.core.scheduler_seconds.Observe(s.writer(), base::ToSeconds(s.core.Clock() - begin));
+  }
+  if (!result) {
+    s.core.CountAttempt(s.context.target_model, nullptr);
+    return ReplyTo(s, result.error());
+  }
+  s.profiles = s.arena->NewSpan<plugin::ProfileResult>(result->profiles.size());
+  std::copy(result->profiles.begin(), result->profiles.end(), s.profiles.begin());
+  s.primary = result->primary;
+  s.endpoints = s.arena->NewSpan<plugin::ScoredCandidate>(result->endpoints().size());
+  std::copy(result->endpoints().begin(), result->endpoints().end(), s.endpoints.begin());
+  s.core.CountAttempt(s.context.target_model, &s.pin.endpoint(s.endpoints[0].endpoint));
+  RecordDecision(s);
+  return {};
+}
+
+StageResult Prepare(SessionState& s) {
+  if (const base::Status booked = BookRoute(s); !booked.ok()) return ReplyTo(s, booked);
+  return {};
+}
+
+constexpr StageResult (*kStages[])(SessionState&) = {
+    Parse,           // Now the body is read; the model is known where the API has one.
+    Rewrite,         // Now the target model is final and the body's edit is planned.
+    Objective,       // Now priority and fairness id are final.
+    FindCandidates,  // Now the fleet is pinned and `candidates` are those who may get the request.
+    Admit,           // Now the pool has room for a request of this priority.
+    Produce,         // Now every attribute is there, or missing for good.
+    Schedule,        // Now `endpoints` is the choice and its fallbacks, and the record shows why.
+    Prepare,         // Now the endpoint is booked: from here on every end has to take back.
+};
+
+}  // namespace
+
+telemetry::ErrorCode ErrorCodeOf(int http_status) {
+  switch (http_status) {
+    case 400: case 413: return telemetry::ErrorCode::kBadRequest;
+    case 401: return telemetry::ErrorCode::kUnauthorized;
+    case 403: return telemetry::ErrorCode::kForbidden;
+    case 404: return telemetry::ErrorCode::kNotFound;
+    case 412: return telemetry::ErrorCode::kPreconditionFailed;
+    case 429: return telemetry::ErrorCode::kResourceExhausted;
+    case 500: return telemetry::ErrorCode::kInternal;
+    case 502: case 503: case 504: return telemetry::ErrorCode::kServiceUnavailable;
+    default: return telemetry::ErrorCode::kUnknown;
+  }
+}
+
+Decision Decide(SessionState& s) {
+  s.trace = {.clock = s.core.options.clock,
+             .sink = s.hold,
+             .handler_plugin = s.generation().handler_plugin(),
+             .keep_scores = true};
+  for (const auto stage : kStages) {
+    if (const StageResult reply = stage(s)) return Refuse(s, *reply);
+  }
+  const telemetry::RequestSeries& series = Series(s);
+  series.total.Add(s.writer());
+  series.running.Add(s.writer(), 1);
+  s.running_counted = true;
+  series.request_bytes.Observe(s.writer(), static_cast<double>(s.body_bytes));
+  return Send(s);
+}
+
+Decision Send(SessionState& s) {
+  s.phase = Phase::kForwarded;
+  s.record.attempts = static_cast<uint8_t>(std::min(s.record.attempts + 1, 255));
+  s.record.endpoint = s.endpoints[0].endpoint;
+  s.record.endpoint_generation =
+      static_cast<uint32_t>(s.pin.endpoint(s.endpoints[0].endpoint).generation);
+  return {.kind = Decision::Kind::kForward,
+          .forward = {.endpoints = s.endpoints, .splice = s.splice, .set_headers = {}}};
+}
+
+Decision Refuse(SessionState& s, const Reply& reply) {
+  s.phase = Phase::kReplied;
+  s.status = reply.http_status;
+  return {.kind = Decision::Kind::kReply, .forward = {}, .reply = reply};
+}
+
+Reply MakeReply(SessionState& s, int http_status, std::string_view message,
+                std::string_view dropped_reason, uint32_t retry_after_seconds) {
+  return {.http_status = http_status,
+          .message = message,
+          .error_type = protocol::ErrorTypeOf(http_status),
+          .dropped_reason = dropped_reason,
+          .retry_after_seconds = retry_after_seconds};
+}
+
+Reply ReplyTo(SessionState& s, const base::Status& status) {
+  const protocol::ErrorMapping& mapping = protocol::ErrorMappingOf(status.code());
+  Reply reply = MakeReply(s, mapping.http_status, s.arena->Copy(status.message()),
+                          mapping.dropped_reason);
+  if (status.code() == base::StatusCode::kResourceExhausted) {
+    reply.dropped_reason = protocol::kRejectedSaturated;
+    reply.retry_after_seconds = kRetryAfterSaturatedSeconds;
+  } else if (status.code() == base::StatusCode::kUnavailable) {
+    reply.dropped_reason = protocol::kRejectedNoEndpoints;
+    reply.retry_after_seconds = kRetryAfterNoEndpointsSeconds;
+  }
+  return reply;
+}
+
+const telemetry::RequestSeries& Series(SessionState& s) {
+  if (!s.series) {
+    s.series = s.core.series.Find({.model = s.context.incoming_model,
+                                   .target_model = s.context.target_model,
+                                   .fairness_id = s.context.fairness_id,
+                                   .priority = s.context.priority});
+  }
+  return *s.series;
+}
+
+base::Status BookRoute(SessionState& s) {
+  s.bookings.Clear();
+  s.bookings.Add({.counter = fleet::kRequestsInFlight,
+                  .endpoint = s.endpoints[0].endpoint,
+                  .amount = 1});
+  s.profiles[s.primary].endpoints = s.endpoints;
+  const plugin::SchedulingResult result{.profiles = s.profiles, .primary = s.primary};
+  scheduling::Stages stages(&s.trace);
+  base::Status failed;
+  size_t failures = 0;
+  for (const PreRequestStep& step : s.generation().pre_requests()) {
+    base::Status done = stages(ExtensionPoint::kPreRequest, step.plugin, [&] {
+      return step.hook->OnRouted(s.context, result, &s.bookings);
+    });
+    if (done.ok()) continue;
+    // One failure keeps its code; several have none in common.
+    failed = ++failures == 1 ? std::move(done)
+                             : base::Internal(base::Concat(failed.message(), "; ", done.message()));
+  }
+  if (failures > 0) {
+    s.bookings.Clear();
+    return failed;
+  }
+  for (const plugin::Booking& b : s.bookings.items()) {
+    s.core.view.Book(b.counter, b.endpoint, b.amount);
+  }
+  return base::OkStatus();
+}
+
+void Unbook(SessionState& s) {
+  for (const plugin::Booking& b : s.bookings.items()) {
+    if (b.amount != 0) s.core.view.Book(b.counter, b.endpoint, -b.amount);
+  }
+  s.bookings.Clear();
+}
+
+}  // namespace llmd::director

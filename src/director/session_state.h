@@ -1,0 +1,96 @@
+// Internal to director/: one session's data. It lies in the session's own arena. See session.h.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <optional>
+
+#include "director/director_core.h"
+#include "director/model_restorer.h"
+#include "director/session.h"
+#include "protocol/multipart.h"
+#include "wire/sse.h"
+
+namespace llmd::director {
+
+enum class Phase : uint8_t { kNew, kBody, kForwarded, kReplied, kRelaying, kEnded };
+
+struct SessionState {
+  SessionState(DirectorCore& c, std::unique_ptr<base::Arena> a) : core(c), arena(std::move(a)) {
+    context.arena = arena.get();
+    context.fleet = &core.view;
+  }
+
+  DirectorCore& core;
+  std::unique_ptr<base::Arena> arena;
+  GenerationHold* hold = nullptr;
+  Phase phase = Phase::kNew;
+
+  // The request.
+  plugin::RequestContext context;
+  protocol::Request request;
+  protocol::Api api = protocol::Api::kOpaque;
+  std::optional<protocol::RequestParser> parser;
+  std::optional<protocol::MultipartModelScanner> multipart;
+  uint64_t body_bytes = 0;
+  std::string_view rewrite_header;
+
+  // The decision.
+  fleet::Pin pin;
+  std::span<fleet::EndpointNumber> candidates;
+  std::span<plugin::ProfileResult> profiles;
+  size_t primary = 0;
+  std::span<plugin::ScoredCandidate> endpoints;  // what is left: the current one first
+  Forward::Splice splice;
+  plugin::BookingList bookings;
+  scheduling::Trace trace;
+
+  // Attempts.
+  uint32_t retries = 0;        // that cost budget
+  bool stale_retried = false;
+  bool counted_retrying = false;
+  bool running_counted = false;
+
+  // The reply.
+  int status = 0;
+  bool event_stream = false;
+  base::TimePoint first_byte_at{}, last_chunk_at{};
+  uint64_t chunks = 0;
+  uint64_t sample_offset = 0;  // which chunks of a stream are timed
+  base::Duration reply_work{};  // estimated time spent on the reply
+  protocol::ReplyFields fields;
+  std::optional<protocol::ReplyScanner> reply_scan;
+  std::optional<wire::SseParser> sse;
+  std::optional<ModelRestorer> restorer;
+
+  const telemetry::RequestSeries* series = nullptr;
+  DecisionRecord record;
+
+  const Generation& generation() const { return *hold->generation; }
+  size_t writer() const { return core.options.worker; }
+};
+
+// session_decide.cc: the stages from a read body to a decision.
+Decision Decide(SessionState& s);
+Decision Refuse(SessionState& s, const Reply& reply);
+Decision Send(SessionState& s);
+Reply MakeReply(SessionState& s, int http_status, std::string_view message,
+                std::string_view dropped_reason = {}, uint32_t retry_after_seconds = 0);
+Reply ReplyTo(SessionState& s, const base::Status& status);
+// Asks the PreRequest plugins and books what they want on endpoints[0]; an error leaves nothing booked.
+base::Status BookRoute(SessionState& s);
+// Takes back what is still booked.
+void Unbook(SessionState& s);
+const telemetry::RequestSeries& Series(SessionState& s);
+// Of a reply of our own, for request_error_total.
+telemetry::ErrorCode ErrorCodeOf(int http_status);
+
+// session_reply.cc: from the reply's head to the end.
+void BeginReply(SessionState& s, int status, bool event_stream);
+Forward::Splice ReadReply(SessionState& s, std::string_view bytes);
+void Finish(SessionState& s, Termination why, uint64_t response_bytes);
+
+// A retry count that ends is taken off the worker's.
+void EndRetrying(SessionState& s);
+
+}  // namespace llmd::director
