@@ -170,6 +170,7 @@ const char* LineEnd(const char* p, const char* end) {
 
 const char* Find(const char* p, const char* end, std::string_view needle) {
   const size_t reach = 64 + needle.size() - 1;  // bytes that one block of candidates looks at
+  if (p == end) return end;
   if (static_cast<size_t>(end - p) < reach) {
     const void* hit = memmem(p, static_cast<size_t>(end - p), needle.data(), needle.size());
     return hit ? static_cast<const char*>(hit) : end;

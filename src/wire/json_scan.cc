@@ -362,6 +362,7 @@ JsonEvent JsonScanner::InString() {
 }
 
 JsonEvent JsonScanner::InScalar() {
+  if (at_ == end_) return JsonEvent::kMore;
   const char* p = at_;
   while (p < end_ && Is(*p, kLiteral)) ++p;
   const std::string_view bytes(at_, static_cast<size_t>(p - at_));
