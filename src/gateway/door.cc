@@ -209,7 +209,8 @@ void Door::Finished(const telemetry::AccessRecord& record, std::optional<size_t>
   }
   if (!shared_.access_log) return;
   char line[telemetry::kAccessLineMax];
-  shared_.access_log->WriteLine(telemetry::EncodeAccessLine(record, shared_.log_format, line));
+  shared_.access_log->Write(telemetry::LogLevel::kInfo,
+                            telemetry::EncodeAccessLine(record, shared_.log_format, line));
 }
 
 void Door::TakeBack(Relay* relay) { idle_relays_.push_back(relay); }

@@ -69,13 +69,6 @@ class Shared {
   std::atomic<uint64_t> version_{0};
 };
 
-// Takes finished access lines. Thread-safe.
-class LineSink {
- public:
-  virtual ~LineSink() = default;
-  virtual void WriteLine(std::string_view line) = 0;
-};
-
 struct DoorShared {
   fleet::Fleet& fleet;
   telemetry::Metrics& metrics;
@@ -89,7 +82,7 @@ struct DoorShared {
     std::string name, value;
   } engine_header;
   net::ClientTimeouts engine_timeouts;
-  LineSink* access_log = nullptr;  // nullptr: no access lines
+  telemetry::LogSink* access_log = nullptr;  // nullptr: no access lines
   telemetry::LogFormat log_format = telemetry::LogFormat::kText;
   std::atomic<bool> draining{false};
 };

@@ -101,7 +101,7 @@ struct Gateway::Impl {
     }
   }
 
-  base::Status Begin(LineSink* access_log);
+  base::Status Begin(telemetry::LogSink* access_log);
   base::Status BeginWorkers(std::shared_ptr<net::TlsServerContext> tls);
   void PublishBackends(std::shared_ptr<const Backends> backends);
 
@@ -122,7 +122,7 @@ struct Gateway::Impl {
   uint16_t port = 0;
 };
 
-base::Status Gateway::Impl::Begin(LineSink* access_log) {
+base::Status Gateway::Impl::Begin(telemetry::LogSink* access_log) {
   LLMD_RETURN_IF_ERROR(CheckOptions(options));
   LLMD_ASSIGN_OR_RETURN(shared.engine_header, ReadEngineHeader(options.engine_header));
   shared.engine_timeouts = {.connect = options.connect_timeout,
@@ -183,7 +183,7 @@ void Gateway::Impl::PublishBackends(std::shared_ptr<const Backends> backends) {
 
 base::Result<std::unique_ptr<Gateway>> Gateway::Start(const GatewayOptions& options,
                                                       const plugin::Catalogue& catalogue,
-                                                      LineSink* access_log,
+                                                      telemetry::LogSink* access_log,
                                                       std::function<uint64_t()> dropped_lines) {
   std::unique_ptr<Gateway> gateway(new Gateway);
   gateway->impl_ = std::make_unique<Impl>(options, catalogue);

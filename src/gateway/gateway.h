@@ -24,7 +24,7 @@ class Gateway {
   // access lines that were dropped, for the metrics page.
   static base::Result<std::unique_ptr<Gateway>> Start(const GatewayOptions& options,
                                                       const plugin::Catalogue& catalogue,
-                                                      LineSink* access_log,
+                                                      telemetry::LogSink* access_log,
                                                       std::function<uint64_t()> dropped_lines);
   ~Gateway();  // stops at once
 

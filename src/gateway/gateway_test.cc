@@ -8,7 +8,20 @@
 
 #include "base/strings.h"
 #include "gateway/gateway_testing.h"
-#include "plugins/built_in.h"
+#include "plugins/data_source/metrics_data_source.h"
+#include "plugins/discovery/file_discovery.h"
+#include "plugins/extractor/core_metrics_extractor.h"
+#include "plugins/parser/openai_parser.h"
+#include "plugins/parser/passthrough_parser.h"
+#include "plugins/picker/max_score_picker.h"
+#include "plugins/producer/approx_prefix_cache_producer.h"
+#include "plugins/producer/token_producer.h"
+#include "plugins/profile_handler/single_profile_handler.h"
+#include "plugins/saturation/utilization_detector.h"
+#include "plugins/scorer/kv_cache_utilization_scorer.h"
+#include "plugins/scorer/load_aware_scorer.h"
+#include "plugins/scorer/prefix_cache_scorer.h"
+#include "plugins/scorer/queue_scorer.h"
 #include "runtime/clock.h"
 
 namespace llmd::gateway {
@@ -21,9 +34,10 @@ using ::testing::Not;
 constexpr std::string_view kChat =
     R"({"model":"m","messages":[{"role":"user","content":"Say hello to the world."}]})";
 
-class Lines final : public LineSink {
+class Lines final : public telemetry::LogSink {
  public:
-  void WriteLine(std::string_view line) override {
+  base::WallTime Now() override { return {}; }
+  void Write(telemetry::LogLevel, std::string_view line) override {
     std::lock_guard lock(mutex_);
     text_.append(line);
   }
@@ -36,6 +50,21 @@ class Lines final : public LineSink {
   mutable std::mutex mutex_;
   std::string text_;
 };
+
+// What the default profile and the test of reloads need.
+plugin::Catalogue MakeCatalogue() {
+  plugin::Catalogue catalogue;
+  for (auto type : {plugins::FileDiscoveryType(), plugins::MetricsDataSourceType(),
+                    plugins::CoreMetricsExtractorType(), plugins::OpenAiParserType(),
+                    plugins::PassthroughParserType(), plugins::TokenProducerType(),
+                    plugins::ApproxPrefixCacheProducerType(), plugins::UtilizationDetectorType(),
+                    plugins::SingleProfileHandlerType(), plugins::QueueScorerType(),
+                    plugins::KvCacheUtilizationScorerType(), plugins::PrefixCacheScorerType(),
+                    plugins::LoadAwareScorerType(), plugins::MaxScorePickerType()}) {
+    catalogue.Add(std::move(type));
+  }
+  return catalogue;
+}
 
 // Waits for something that another thread does; true as soon as it holds.
 template <class Condition>
@@ -86,7 +115,7 @@ class GatewayTest : public ::testing::Test {
     return true;
   }
 
-  plugin::Catalogue catalogue_ = plugins::BuiltIn();
+  plugin::Catalogue catalogue_ = MakeCatalogue();
   Lines lines_;
   std::unique_ptr<Gateway> gateway_;
 };

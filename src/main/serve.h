@@ -2,21 +2,20 @@
 #pragma once
 
 #include <functional>
-#include <memory>
-#include <string>
+#include <string_view>
 
-#include "base/status.h"
 #include "gateway/gateway.h"
+#include "gateway/options.h"
 #include "plugin/catalogue.h"
 
 namespace llmd {
 
-// Starts the log, then `before` (may be empty; gets no arguments, keeps what it starts alive in the
-// returned object), then the gateway; calls `ready`; waits for SIGTERM or SIGINT; drains. Returns the
-// exit status.
-int Serve(std::string_view command, const gateway::GatewayOptions& options,
+// Starts the log, lets `begin` (may be empty) start what the gateway needs and complete the options,
+// starts the gateway, calls `ready`, waits for SIGTERM or SIGINT, drains. A second signal ends at
+// once. Returns the exit status.
+int Serve(std::string_view command, gateway::GatewayOptions options,
           const plugin::Catalogue& catalogue,
-          const std::function<base::Result<std::shared_ptr<void>>()>& before,
+          const std::function<base::Status(gateway::GatewayOptions*)>& begin,
           const std::function<void(const gateway::Gateway&)>& ready);
 
 }  // namespace llmd

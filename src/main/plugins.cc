@@ -1,0 +1,102 @@
+#include "main/plugins.h"
+
+#include "plugins/data_source/metrics_data_source.h"
+#include "plugins/discovery/file_discovery.h"
+#include "plugins/extractor/core_metrics_extractor.h"
+#include "plugins/filter/label_selector_filter.h"
+#include "plugins/parser/openai_parser.h"
+#include "plugins/parser/passthrough_parser.h"
+#include "plugins/picker/max_score_picker.h"
+#include "plugins/picker/random_picker.h"
+#include "plugins/picker/weighted_random_picker.h"
+#include "plugins/producer/approx_prefix_cache_producer.h"
+#include "plugins/producer/inflight_load_producer.h"
+#include "plugins/producer/token_producer.h"
+#include "plugins/profile_handler/single_profile_handler.h"
+#include "plugins/saturation/utilization_detector.h"
+#include "plugins/scorer/active_request_scorer.h"
+#include "plugins/scorer/kv_cache_utilization_scorer.h"
+#include "plugins/scorer/load_aware_scorer.h"
+#include "plugins/scorer/prefix_cache_scorer.h"
+#include "plugins/scorer/queue_scorer.h"
+#include "plugins/scorer/running_requests_size_scorer.h"
+
+namespace llmd {
+namespace {
+
+// Types that upstream registers (llm-d-router, cmd/epp/runner/runner.go) and this release has not.
+constexpr std::string_view kNotBuilt[] = {
+    // profile handlers and deciders
+    "disagg-profile-handler", "pd-profile-handler", "data-parallel-profile-handler",
+    "header-profile-handler", "disagg-headers-handler", "prefill-header-handler",
+    "always-disagg-pd-decider", "prefix-based-pd-decider", "always-disagg-multimodal-decider",
+    // filters and screeners
+    "by-label", "encode-filter", "prefill-filter", "decode-filter", "prefix-cache-affinity-filter",
+    "slo-headroom-tier-filter", "session-affinity-filter", "endpoint-attribute-filter",
+    "topology-affinity-filter", "utilization-filter", "header-based-testing-filter",
+    "disaggregatedset-rollout-screener",
+    // scorers
+    "precise-prefix-cache-scorer", "lora-affinity-scorer", "token-load-scorer",
+    "no-hit-lru-scorer", "context-length-aware", "mm-embeddings-cache-scorer", "latency-scorer",
+    "session-affinity-scorer", "header-label-affinity-scorer", "endpoint-attribute-scorer",
+    "topology-affinity-scorer",
+    // data producers and other request hooks
+    "precise-prefix-cache-producer", "predicted-latency-producer", "mm-embeddings-cache-producer",
+    "session-id-producer", "burst-prefix-cache-producer", "p2p-source-producer", "agent-identity",
+    "request-attribute-reporter", "destination-endpoint-served-verifier",
+    // admission and flow control
+    "latency-slo-admitter", "probabilistic-admitter", "global-strict-fairness-policy",
+    "round-robin-fairness-policy", "program-aware-fairness", "fcfs-ordering-policy",
+    "edf-ordering-policy", "slo-deadline-ordering-policy", "static-usage-limit-policy",
+    "priority-holdback-policy", "soft-reflective-ceiling-policy", "sheddable-eviction-filter",
+    "priority-then-time-eviction-order-policy", "concurrency-detector",
+    // data layer
+    "models-data-source", "models-data-extractor", "dcgm-data-source", "dcgm-extractor",
+    "topology-extractor", "k8s-notification-source", "endpoint-notification-source",
+    // several clusters
+    "multicluster-file-discovery", "multicluster-metrics-data-source",
+    "multicluster-metrics-extractor", "multicluster-queue-scorer",
+    "multicluster-kv-cache-utilization-scorer", "multicluster-prefix-cache-scorer",
+    "multicluster-approx-prefix-cache-producer", "multicluster-session-affinity-filter",
+    // parsers
+    "anthropic-parser", "vllmhttp-parser", "vllmgrpc-parser", "sglanghttp-parser",
+    "vertexai-parser",
+};
+
+}  // namespace
+
+plugin::Catalogue MakeCatalogue() {
+  plugin::Catalogue catalogue;
+  // Where endpoints come from and what is known of them.
+  catalogue.Add(plugins::FileDiscoveryType());
+  catalogue.Add(plugins::MetricsDataSourceType());
+  catalogue.Add(plugins::CoreMetricsExtractorType());
+  // How requests are read.
+  catalogue.Add(plugins::OpenAiParserType());
+  catalogue.Add(plugins::PassthroughParserType());
+  // What is known of a request.
+  catalogue.Add(plugins::TokenProducerType());
+  catalogue.Add(plugins::TokenizerType());
+  catalogue.Add(plugins::ApproxPrefixCacheProducerType());
+  catalogue.Add(plugins::InFlightLoadProducerType());
+  // Whether it may pass.
+  catalogue.Add(plugins::UtilizationDetectorType());
+  // Where it goes: profile, filters, scorers, picker.
+  catalogue.Add(plugins::SingleProfileHandlerType());
+  catalogue.Add(plugins::LabelSelectorFilterType());
+  catalogue.Add(plugins::ByLabelSelectorType());
+  catalogue.Add(plugins::QueueScorerType());
+  catalogue.Add(plugins::KvCacheUtilizationScorerType());
+  catalogue.Add(plugins::PrefixCacheScorerType());
+  catalogue.Add(plugins::RunningRequestsSizeScorerType());
+  catalogue.Add(plugins::ActiveRequestScorerType());
+  catalogue.Add(plugins::LoadAwareScorerType());
+  catalogue.Add(plugins::MaxScorePickerType());
+  catalogue.Add(plugins::RandomPickerType());
+  catalogue.Add(plugins::WeightedRandomPickerType());
+
+  for (std::string_view type : kNotBuilt) catalogue.AddNotBuilt(type);
+  return catalogue;
+}
+
+}  // namespace llmd
