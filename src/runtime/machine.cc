@@ -33,14 +33,15 @@ std::string CgroupPath(std::string_view controller) {
     auto parts = base::Split(line, ':');
     if (parts.size() < 3) continue;
     for (std::string_view name : base::Split(parts[1], ',')) {
-      if (name == controller) return std::string(line.substr(parts[0].size() + parts[1].size() + 2));
+      if (name == controller)
+        return std::string(line.substr(parts[0].size() + parts[1].size() + 2));
     }
   }
   return "/";
 }
 
-// Calls read(directory) for the process's group and all groups above; in a container whose own group is
-// the visible root, the path of the host does not exist and only the root counts.
+// Calls read(directory) for the process's group and all groups above; in a container whose own
+// group is the visible root, the path of the host does not exist and only the root counts.
 template <class Fn>
 void ForEachGroup(const std::string& mount, std::string path, Fn read) {
   while (true) {
@@ -103,9 +104,9 @@ uint64_t ResidentBytes() {
 }
 
 double ProcessCpuSeconds(int pid) {
-  // The process's CPU clock counts nanoseconds where /proc/PID/stat counts ticks of 10 ms; threads that
-  // ended are included in both.
-  // Linux gives no pid above 2^22; a clock id has no room for arbitrary ones.
+  // The process's CPU clock counts nanoseconds where /proc/PID/stat counts ticks of 10 ms; threads
+  // that ended are included in both. Linux gives no pid above 2^22, and a clock id has no room for
+  // arbitrary ones.
   if (pid < 0 || pid > 1 << 22) return -1;
   clockid_t clock;
   timespec time;

@@ -7,9 +7,9 @@
 // into one corpus: a prompt of any size costs a few views, not a copy.
 //
 // Two kinds of source. Independent prompts: every index another prompt, its size drawn from a
-// LengthSpec. Shared-prefix groups, with the meaning of inference-perf's `shared_prefix`: group_count
-// system prompts, prompts_per_group questions for each, shuffled once; request i uses prompt i modulo
-// their number, word for word the same again in every round.
+// LengthSpec. Shared-prefix groups, with the meaning of inference-perf's `shared_prefix`:
+// group_count system prompts, prompts_per_group questions for each, shuffled once; request i uses
+// prompt i modulo their number, word for word the same again in every round.
 //
 // Thread safety: const after construction, so workers may share one source. Texts view the source's
 // corpus, which lives as long as the source.
