@@ -215,6 +215,14 @@ TEST(Duration, PrintsAsGoDoes) {
   for (const auto& [ns, text] : cases) EXPECT_EQ(FormatGoDuration(ns), text);
 }
 
+TEST(Value, LongKeysReadBack) {
+  const std::string key(2000, 'k');
+  const std::string yaml = ToYaml(Value::EmptyMap()
+                                      .Set("a", Value::EmptyMap().Set(key, 1))
+                                      .Set(key, Value::EmptyMap().Set("b", Value::EmptyList())));
+  EXPECT_EQ(Normal(yaml), yaml);
+}
+
 // Any value that is written reads back as itself.
 Value AnyValue(int depth) {
   const int kind = *rc::gen::inRange(0, depth > 0 ? 7 : 5);

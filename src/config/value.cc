@@ -98,6 +98,20 @@ void AppendYamlString(std::string* out, std::string_view text) {
   }
 }
 
+// `key:`; a key that YAML would not take as a simple one (1024 characters, YAML 1.1 section 9.1.3)
+// in its long form.
+void AppendYamlKey(std::string* out, std::string_view key, size_t indent) {
+  constexpr size_t kSimpleKeyMax = 1000;
+  const size_t begin = out->size();
+  AppendYamlString(out, key);
+  if (out->size() - begin > kSimpleKeyMax) {
+    out->insert(begin, "? ");
+    out->push_back('\n');
+    out->append(indent, ' ');
+  }
+  out->push_back(':');
+}
+
 void AppendYamlScalar(std::string* out, const Value& value) {
   const auto& data = value.data();
   if (const bool* b = std::get_if<bool>(&data)) {
@@ -148,8 +162,7 @@ void AppendYamlBlock(std::string* out, const Value& value, size_t indent) {
   }
   for (const auto& [key, element] : std::get<Value::Map>(value.data())) {
     begin_line();
-    AppendYamlString(out, key);
-    out->push_back(':');
+    AppendYamlKey(out, key, indent);
     if (!IsBlock(element)) {
       out->push_back(' ');
       AppendYamlScalar(out, element);

@@ -321,8 +321,8 @@ bool PageScanner::NextCandidate() {
   fresh_ = false;
   while (!found) {
     while (newlines == 0) {
+      if (end_ - block <= 64) break;
       block += 64;
-      if (block >= end_) break;
       newlines = NewlinesOf(block);
     }
     if (newlines == 0) {

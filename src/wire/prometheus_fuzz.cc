@@ -16,7 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (std::string_view text : llmd::base::Split(std::string_view(input).substr(0, newline), ';')) {
     const auto spec = ParseMetricSpec(text);
     if (!spec) continue;
-    if (ParseMetricSpec(ToString(*spec)) != spec) std::abort();
+    const auto again = ParseMetricSpec(ToString(*spec));
+    if (!again || *again != *spec) std::abort();
     if (specs.size() < WantedMetrics::kSpecsMax) specs.push_back(*spec);
   }
   // An exact-size copy, so that reading past the end is seen.

@@ -72,7 +72,6 @@ inline std::optional<double> Number(std::string text) {
 }  // namespace twin_internal
 
 inline TwinResult ScanSlowly(const std::vector<MetricSpec>& specs, const std::string& page) {
-  using namespace twin_internal;
   TwinResult result;
   std::string rest_of_page = page;
   for (size_t newline; (newline = rest_of_page.find('\n')) != std::string::npos;) {
@@ -83,7 +82,7 @@ inline TwinResult ScanSlowly(const std::vector<MetricSpec>& specs, const std::st
     if (name.size() == line.size()) continue;
     if (std::none_of(specs.begin(), specs.end(), [&](auto& s) { return s.name == name; })) continue;
     if (has_cr) line.pop_back();
-    line = StripLeft(line.substr(name.size()));
+    line = twin_internal::StripLeft(line.substr(name.size()));
     std::string labels;
     if (line.starts_with("{")) {
       bool quoted = false;
@@ -97,15 +96,15 @@ inline TwinResult ScanSlowly(const std::vector<MetricSpec>& specs, const std::st
         continue;
       }
       labels = line.substr(1, i - 1);
-      line = StripLeft(line.substr(i + 1));
+      line = twin_internal::StripLeft(line.substr(i + 1));
     }
     const std::string token = line.substr(0, line.find_first_of(" \t"));
-    const auto value = Number(token);
+    const auto value = twin_internal::Number(token);
     if (!value) {
       result.error = ScanError::kMalformed;
       continue;
     }
-    const auto parsed = Labels(labels);
+    const auto parsed = twin_internal::Labels(labels);
     for (uint32_t i = 0; i < specs.size(); ++i) {
       const bool matches =
           specs[i].name == name &&
@@ -114,7 +113,8 @@ inline TwinResult ScanSlowly(const std::vector<MetricSpec>& specs, const std::st
             return at != parsed.end() && at->second == wanted.second;
           });
       if (matches) {
-        result.samples.push_back({i, *value, labels, StripLeft(line.substr(token.size()))});
+        result.samples.push_back(
+            {i, *value, labels, twin_internal::StripLeft(line.substr(token.size()))});
       }
     }
   }
