@@ -48,8 +48,9 @@ TEST(Metrics, HistogramsLookAsGoPrintsThem) {
   h.Observe(1, NAN);  // ignored
   EXPECT_EQ(
       Page(&metrics, {"llm_d_epp_scheduler_e2e_duration_seconds"}),
-      R"(# HELP llm_d_epp_scheduler_e2e_duration_seconds [ALPHA] Time of one whole scheduling decision.
-# TYPE llm_d_epp_scheduler_e2e_duration_seconds histogram
+      "# HELP llm_d_epp_scheduler_e2e_duration_seconds [ALPHA] Time of one whole scheduling "
+      "decision.\n"
+      R"(# TYPE llm_d_epp_scheduler_e2e_duration_seconds histogram
 llm_d_epp_scheduler_e2e_duration_seconds_bucket{le="0.0001"} 1
 llm_d_epp_scheduler_e2e_duration_seconds_bucket{le="0.0002"} 2
 llm_d_epp_scheduler_e2e_duration_seconds_bucket{le="0.0005"} 2
