@@ -24,16 +24,6 @@ std::string_view LimitName(Limit limit) {
   return "";
 }
 
-std::string_view StageName(Stage stage) {
-  switch (stage) {
-    case Stage::kBeforeDecision: return "before_decision";
-    case Stage::kBeforeResponse: return "before_response";
-    case Stage::kInResponse: return "in_response";
-    case Stage::kCount: break;
-  }
-  return "";
-}
-
 director::DirectorOptions OptionsOf(const DoorShared& shared, size_t worker) {
   director::DirectorOptions options;
   options.worker = worker;
@@ -64,9 +54,6 @@ Door::Door(DoorShared& shared, size_t worker, runtime::EventLoop& loop, uint64_t
       models_body_(shared.models_body) {
   for (size_t i = 0; i < std::size(limits_); ++i) {
     limits_[i] = shared.metrics.Counter(MetricId::kLimitHitsTotal, {LimitName(Limit(i))});
-  }
-  for (size_t i = 0; i < std::size(aborts_); ++i) {
-    aborts_[i] = shared.metrics.Counter(MetricId::kClientAbortsTotal, {StageName(Stage(i))});
   }
   key_missing_ = shared.metrics.Counter(MetricId::kKeyRejectedTotal, {"missing"});
   key_unknown_ = shared.metrics.Counter(MetricId::kKeyRejectedTotal, {"unknown"});
@@ -171,8 +158,6 @@ std::string_view Door::KeyName(size_t key) {
 }
 
 void Door::CountLimit(Limit limit) { limits_[static_cast<size_t>(limit)].Add(worker_); }
-
-void Door::CountClientGone(Stage stage) { aborts_[static_cast<size_t>(stage)].Add(worker_); }
 
 // Outcomes are a dozen literals times five status classes: a short scan by pointer and class.
 const telemetry::CounterHandle& Door::OutcomeCounter(std::string_view outcome, int status) {

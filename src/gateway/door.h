@@ -25,8 +25,6 @@ namespace llmd::gateway {
 
 // Limits whose hits are counted in llmd_limit_hits_total.
 enum class Limit : uint8_t { kMemoryBudget, kBodyBytes, kHead, kTimeout, kCount };
-// Where a request stood when its client left.
-enum class Stage : uint8_t { kBeforeDecision, kBeforeResponse, kInResponse, kCount };
 
 // Where an endpoint is reached; made by BackendResolver on the control thread.
 struct Backend {
@@ -111,7 +109,6 @@ class Door final : public net::HttpService {
   std::string_view KeyName(size_t key);
   uint64_t NextSeed() { return random_.Next(); }
   void CountLimit(Limit limit);
-  void CountClientGone(Stage stage);
   // A request is over: access line, outcome and key counters.
   void Finished(const telemetry::AccessRecord& record, std::optional<size_t> key);
   void TakeBack(Relay* relay);
@@ -147,7 +144,6 @@ class Door final : public net::HttpService {
   const ApiKeys* counted_keys_ = nullptr;  // whose counters key_counters_ holds
   std::vector<KeyCounters> key_counters_;
   telemetry::CounterHandle limits_[static_cast<size_t>(Limit::kCount)];
-  telemetry::CounterHandle aborts_[static_cast<size_t>(Stage::kCount)];
   telemetry::CounterHandle key_missing_, key_unknown_;
   struct OutcomeEntry {
     std::string_view outcome;

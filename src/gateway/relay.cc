@@ -135,7 +135,6 @@ bool Relay::StartUpstream(const director::Forward& forward) {
 
   const wire::RequestHead& head = client_->head();
   const bool edited = forward.splice.begin != forward.splice.end || !forward.splice.bytes.empty();
-  restores_model_ = edited;
   const int64_t growth = static_cast<int64_t>(forward.splice.bytes.size()) -
                          static_cast<int64_t>(forward.splice.end - forward.splice.begin);
   EngineHeadSpec spec{.client = head,
@@ -219,7 +218,7 @@ void Relay::RelayHead(const wire::ResponseHead& head) {
   status_ = head.status;
   // Events are framed anew, so that an error event can follow whatever the engine sent last; other
   // chunked replies pass with the engine's own framing.
-  const bool rewrites = restores_model_;
+  const bool rewrites = session_->restores_model();
   net::ResponseFraming framing = net::ResponseFraming::kChunked;
   if (head.framing == wire::HttpFraming::kNone) {
     framing = net::ResponseFraming::kNone;
@@ -248,7 +247,7 @@ void Relay::RelayPiece(const base::Slice& raw, std::string_view piece) {
       session_->OnResponseBody(piece, client_->loop().now());
   if (raw_) return;
   const auto begin = static_cast<size_t>(piece.data() - raw.data());
-  if (edit.begin == edit.end) {
+  if (edit.begin == edit.end && edit.bytes.empty()) {
     client_->SendBody(raw.Sub(begin, piece.size()));
     return;
   }
@@ -260,6 +259,7 @@ void Relay::RelayPiece(const base::Slice& raw, std::string_view piece) {
 void Relay::OnResponseEnd() {
   engine_ = nullptr;
   outcome_ = "ok";
+  if (const std::string_view rest = session_->TakeHeldBack(); !rest.empty()) client_->SendBody(rest);
   client_->Finish();
 }
 
@@ -292,10 +292,8 @@ void Relay::OnWritable() {
   if (engine_) engine_->Resume();
 }
 
-void Relay::OnFinished() {
-  const bool died = outcome_ == "engine_died";
-  Release(Termination::kError, !died);
-}
+// A reply that the session knows nothing of (the memory budget's) is an abort to it.
+void Relay::OnFinished() { Release(Termination::kError, decided_ && outcome_ != "engine_died"); }
 
 void Relay::OnClientGone(net::GoneReason reason) {
   if (engine_) {
@@ -303,9 +301,6 @@ void Relay::OnClientGone(net::GoneReason reason) {
     engine_ = nullptr;
   }
   if (outcome_ != "engine_died") {
-    door_.CountClientGone(reply_begun_ ? Stage::kInResponse
-                                       : decided_ ? Stage::kBeforeResponse
-                                                  : Stage::kBeforeDecision);
     outcome_ = reason == net::GoneReason::kBodyTooLarge ? "body_too_large" : "client_gone";
     Release(Termination::kClientDisconnect, false);
     return;
@@ -337,7 +332,7 @@ void Relay::Release(Termination why, bool natural) {
   status_ = 0;
   attempts_ = 0;
   decided_ = body_complete_ = streaming_upload_ = replied_ = reply_begun_ = false;
-  event_stream_ = raw_ = restores_model_ = false;
+  event_stream_ = raw_ = false;
   door_.TakeBack(this);
 }
 

@@ -88,7 +88,6 @@ class Relay final : public net::ExchangeHandler, private net::ClientHandler {
   bool reply_begun_ = false;       // the engine's head was relayed
   bool event_stream_ = false;
   bool raw_ = false;               // body bytes pass as received
-  bool restores_model_ = false;
 };
 
 }  // namespace llmd::gateway
