@@ -1,3 +1,5 @@
 include(CMakeFindDependencyMacro)
-find_dependency(Threads)
+foreach(library CLI11 fmt nlohmann_json OpenSSL simdjson Threads yaml-cpp)
+  find_dependency(${library})
+endforeach()
 include(${CMAKE_CURRENT_LIST_DIR}/llmd-targets.cmake)

@@ -17,17 +17,17 @@ project(outside LANGUAGES CXX)
 set(CMAKE_CXX_STANDARD 23)
 find_package(llmd REQUIRED)
 add_executable(outside main.cc)
-target_link_libraries(outside llmd::plugin llmd::base)
+target_link_libraries(outside llmd::main)
 END
 cat >"$LLMD_TMP/outside/main.cc" <<'END'
-#include "base/strings.h"
-#include "plugin/plugin.h"
+#include "main/commands.h"
+#include "main/plugins.h"
 
-int main() { return llmd::base::ParseInt("42") == 42 ? 0 : 1; }
+int main(int argc, char** argv) { return llmd::Main(argc, argv, llmd::MakeCatalogue()); }
 END
 if cmake -S "$LLMD_TMP/outside" -B "$LLMD_TMP/outside/build" -G Ninja \
   -DCMAKE_CXX_COMPILER=clang++-19 -DCMAKE_PREFIX_PATH="$LLMD_TMP/prefix" &&
-  cmake --build "$LLMD_TMP/outside/build" && "$LLMD_TMP/outside/build/outside"; then
+  cmake --build "$LLMD_TMP/outside/build" && "$LLMD_TMP/outside/build/outside" version; then
   echo "ok find_package"
 else
   echo "not ok find_package: a program outside the tree cannot be built with the installed headers"
