@@ -1,5 +1,5 @@
-// How a request dialect is written down: one Dialect per API, a table of the body fields it reads and
-// what each means. Internal to protocol/; the reader of all of them is RequestParser. A further
+// How a request dialect is written down: one Dialect per API, a table of the body fields it reads
+// and what each means. Internal to protocol/; the reader of all of them is RequestParser. A further
 // dialect is a file with its tables and a line in DialectOf. Thread-safe: constants.
 #pragma once
 

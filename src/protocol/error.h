@@ -31,8 +31,8 @@ inline constexpr std::string_view kRejectedContextCancelled = "rejected-context-
 inline constexpr std::string_view kRejectedShuttingDown = "rejected-shutting-down";
 inline constexpr std::string_view kEvicted = "evicted";
 
-// "BadRequestError" for 400 and so on; statuses without a name of their own: InternalServerError from
-// 500 up, APIConnectionError else.
+// "BadRequestError" for 400 and so on; statuses without a name of their own: InternalServerError
+// from 500 up, APIConnectionError else.
 std::string_view ErrorTypeOf(int http_status);
 
 // {"error":{"message":...,"type":...,"param":...,"code":...}}; an empty `param` is null.
@@ -40,8 +40,9 @@ std::string ErrorBody(int http_status, std::string_view message, std::string_vie
 // The body for a status that is not OK.
 std::string ErrorBody(const base::Status& status);
 
-// What ends a stream that died after its first byte: the error as an event, then the end marker that
-// clients wait for. Starts with an empty line, because the engine may have died inside an event.
+// What ends a stream that died after its first byte: the error as an event, then the end marker
+// that clients wait for. Starts with an empty line, because the engine may have died inside an
+// event.
 std::string ErrorEvent(int http_status, std::string_view message);
 
 }  // namespace llmd::protocol

@@ -8,9 +8,9 @@
 namespace llmd::protocol {
 namespace {
 
-// Takes "; name=value" or "; name=\"value\"" off the front of a header's parameters. False at the end
-// or when malformed. A quoted value may contain backslash escapes (RFC 9110) or, as browsers write
-// it, percent escapes; only the first are undone.
+// Takes "; name=value" or "; name=\"value\"" off the front of a header's parameters. False at the
+// end or when malformed. A quoted value may contain backslash escapes (RFC 9110) or, as browsers
+// write it, percent escapes; only the first are undone.
 bool TakeParameter(std::string_view* rest, std::string_view* name, std::string* value) {
   const size_t start = rest->find_first_not_of("; \t");
   if (start == std::string_view::npos) return false;
@@ -47,7 +47,8 @@ bool IsBoundaryChar(char c) {
 
 std::optional<std::string> MultipartBoundary(std::string_view content_type) {
   const size_t type_end = std::min(content_type.find(';'), content_type.size());
-  if (!base::EqualsIgnoreCase(base::Trim(content_type.substr(0, type_end)), "multipart/form-data")) {
+  if (!base::EqualsIgnoreCase(base::Trim(content_type.substr(0, type_end)),
+                              "multipart/form-data")) {
     return std::nullopt;
   }
   std::string_view rest = content_type.substr(type_end);
@@ -62,7 +63,8 @@ std::optional<std::string> MultipartBoundary(std::string_view content_type) {
   return std::nullopt;
 }
 
-// The line end before the first delimiter may be missing, so matching starts as if it had been read.
+// The line end before the first delimiter may be missing, so matching starts as if it had been
+// read.
 MultipartModelScanner::MultipartModelScanner(std::string_view boundary)
     : delimiter_(base::Concat("\r\n--", boundary)), matched_(2) {}
 

@@ -1,7 +1,7 @@
 // MultipartModelScanner: the `model` field of a multipart/form-data body (image edits, audio
 // transcriptions), read while the upload arrives.
 //
-// Thread safety: none, one per upload. No heap beyond a line buffer of at most kPartHeaderBytesMax.
+// Thread safety: none, one per upload. Heap: one header line and the model, both bounded.
 // Limits: the caller stops feeding at its own bound (the gateway's is 64 KiB) and routes without a
 // model. Format: RFC 7578 over RFC 2046, section 5.1.
 #pragma once
@@ -13,8 +13,8 @@
 
 namespace llmd::protocol {
 
-// The boundary parameter of a multipart/form-data Content-Type, quotes removed; std::nullopt when it
-// is another type or the boundary is missing or malformed (1 to 70 bytes).
+// The boundary parameter of a multipart/form-data Content-Type, quotes removed; std::nullopt when
+// it is another type or the boundary is missing or malformed (1 to 70 bytes).
 std::optional<std::string> MultipartBoundary(std::string_view content_type);
 
 class MultipartModelScanner {

@@ -54,7 +54,8 @@ TEST(Multipart, TableAtEveryCut) {
       {concat("--XyZ\n", "Content-Disposition: form-data; name=\"model\"\n\nm\r\n--XyZ"),
        {State::kFound, "m"}},
       {concat("--XyZ\r\n\r\nno headers\r\n--XyZ\r\n", kModelPart, "--XyZ"), {State::kFound, "m"}},
-      {"--XyZ\r\nContent-Disposition: form-data; name=\"model\"; filename=\"f\"\r\n\r\nm\r\n--XyZ--",
+      {"--XyZ\r\nContent-Disposition: form-data; name=\"model\"; "
+       "filename=\"f\"\r\n\r\nm\r\n--XyZ--",
        {State::kAbsent, ""}},
       {"--XyZ\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\nm\r\n--XyZ--\r\n",
        {State::kAbsent, ""}},
@@ -87,12 +88,15 @@ TEST(Multipart, BoundaryTable) {
       {"multipart/form-data; boundary=", std::nullopt},
       {"multipart/form-data; boundary=\"unclosed", std::nullopt},
       {"multipart/form-data; boundary=a\rb", std::nullopt},
-      {"multipart/form-data; boundary=1234567890123456789012345678901234567890123456789012345678901234"
-       "5678901", std::nullopt},
+      {"multipart/form-data; "
+       "boundary=1234567890123456789012345678901234567890123456789012345678901234"
+       "5678901",
+       std::nullopt},
       {"multipart/mixed; boundary=x", std::nullopt},
       {"application/json", std::nullopt},
   };
-  for (const auto& c : cases) EXPECT_EQ(MultipartBoundary(c.content_type), c.boundary) << c.content_type;
+  for (const auto& c : cases)
+    EXPECT_EQ(MultipartBoundary(c.content_type), c.boundary) << c.content_type;
 }
 
 }  // namespace

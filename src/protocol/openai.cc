@@ -57,11 +57,15 @@ constexpr std::string_view kCompletionsError =
     "invalid completions request: must have prompt field";
 
 constexpr Dialect kDialects[] = {
-    {{Api::kChatCompletions, "chat/completions", "chat/completions", true}, kChatFields, kChatError},
+    {{Api::kChatCompletions, "chat/completions", "chat/completions", true},
+     kChatFields,
+     kChatError},
     {{Api::kChatCompletionsRender, "chat/completions/render", "chat/completions/render", false},
      kChatFields,
      kChatError},
-    {{Api::kCompletions, "completions", "completions", true}, kCompletionsFields, kCompletionsError},
+    {{Api::kCompletions, "completions", "completions", true},
+     kCompletionsFields,
+     kCompletionsError},
     {{Api::kCompletionsRender, "completions/render", "completions/render", false},
      kCompletionsFields,
      kCompletionsError},

@@ -1,5 +1,5 @@
-// What is read from a reply does not depend on the cut, and MayHoldUsage rejects no payload with usage
-// (an escaped key apart, which no server writes). Input: a cut byte, then the reply.
+// What is read from a reply does not depend on the cut, and MayHoldUsage rejects no payload with
+// usage (an escaped key apart, which no server writes). Input: a cut byte, then the reply.
 #include <cstddef>
 #include <cstdint>
 #include <vector>

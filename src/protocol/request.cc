@@ -94,7 +94,8 @@ base::Status RequestParser::Finish() {
   if (!wrong_.empty()) {
     const bool content = frame_count_ > 0 && IsContent(top().field);
     const std::string what = At(wrong_, wrong_at_);
-    return base::InvalidArgument(content ? base::Concat(dialect_->content_error, ": ", what) : what);
+    return base::InvalidArgument(content ? base::Concat(dialect_->content_error, ": ", what)
+                                         : what);
   }
   if (const wire::JsonError error = scan_.Finish(); error != wire::JsonError::kNone) {
     return base::InvalidArgument(base::Concat("error unmarshaling request bodyMap: ",

@@ -1,5 +1,5 @@
-// Request: what the gateway needs of an inference request, whatever API it came in by; RequestParser
-// fills it while the body arrives.
+// Request: what the gateway needs of an inference request, whatever API it came in by;
+// RequestParser fills it while the body arrives.
 //
 //   Request request;
 //   RequestParser parser(Api::kChatCompletions, arena, &request);
@@ -7,14 +7,16 @@
 //   LLMD_RETURN_IF_ERROR(parser.Finish());
 //
 // Thread safety: none, one per request.
-// Invariants: 1. Views point into the body or into the arena; both must outlive the Request. No heap.
+// Invariants: 1. Views point into the body or into the arena; both must outlive the Request. No
+// heap.
 // 2. The outcome does not depend on how the body was cut, except that a piece which lies in several
-// chunks is several Pieces with `continued` set from the second on. 3. Pieces stand in document order.
-// Limits: kPiecesMax pieces; what comes beyond is counted in pieces_dropped, and the request is still
-// routed, by the prefix that was recorded. Parts that lie side by side in memory count as one.
-// Errors: InvalidArgument, with upstream's text where upstream has one and the place at fault behind
-// it. A field that is read must have its type; null is the same as absent; a repeated field is an
-// error, because readers of JSON disagree about which one counts.
+// chunks is several Pieces with `continued` set from the second on. 3. Pieces stand in document
+// order.
+// Limits: kPiecesMax pieces; what comes beyond is counted in pieces_dropped, and the request is
+// still routed, by the prefix that was recorded. Parts side by side in memory count as one.
+// Errors: InvalidArgument, with upstream's text where upstream has one and the place at fault
+// behind it. A field that is read must have its type; null is the same as absent; a repeated field
+// is an error, because readers of JSON disagree about which one counts.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +53,8 @@ struct ApiInfo {
 const ApiInfo& InfoOf(Api api);
 // The APIs of the openai parser, in the order of Api.
 std::span<const ApiInfo> OpenAiApis();
-// The API with the longest suffix of `path`. `path` carries no query; one slash at its end is ignored.
+// The API with the longest suffix of `path`. `path` carries no query; one slash at its end is
+// ignored.
 std::optional<Api> OpenAiApiOfPath(std::string_view path);
 
 // True for content that is not text: bytes are its URL, data or file id, escapes untouched.
@@ -85,8 +88,8 @@ struct Request {
   // The client asked for no particular model (only with RequestOptions::model_required off).
   bool has_model() const { return !model.empty(); }
   std::string_view model;      // unescaped
-  // Bytes of the model's literal in the body, a string's quotes included; without the field both are
-  // the offset behind the opening brace.
+  // Bytes of the model's literal in the body, a string's quotes included; without the field both
+  // are the offset behind the opening brace.
   uint64_t model_begin = 0;
   uint64_t model_end = 0;
   std::string_view cache_salt;  // unescaped; empty when absent

@@ -1,4 +1,5 @@
-// What reading a request costs, by size and content: beside the scan itself, the records of its parts.
+// What reading a request costs, by size and content: beside the scan itself, the records of its
+// parts.
 #include <benchmark/benchmark.h>
 
 #include <string>
@@ -89,7 +90,7 @@ BENCHMARK(BM_FindModel);
 
 void BM_ScanUsage(benchmark::State& state) {
   const std::string payload =
-      R"({"id":"c","object":"chat.completion.chunk","created":1795246234,"model":"tiny","choices":[],)"
+      R"({"id":"c","object":"chat.completion.chunk","created":1795246234,"model":"m","choices":[],)"
       R"("usage":{"prompt_tokens":12,"total_tokens":18,"completion_tokens":6}})";
   for (auto _ : state) {
     ReplyFields fields;

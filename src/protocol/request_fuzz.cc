@@ -1,5 +1,6 @@
-// A request is the same for any cutting of its body, its model's place holds its model, and a rewritten
-// body reads back with the new model. Input: API, number of cuts, that many cut bytes, the body.
+// A request is the same for any cutting of its body, its model's place holds its model, and a
+// rewritten body reads back with the new model. Input: API, number of cuts, that many cut bytes,
+// the body.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -18,7 +18,8 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 TEST(RequestParser, ReadsAChatRequestWhileItArrives) {
-  const std::string_view chunks[] = {R"({"model":"ti)", R"(ny","messages":[{"role":"user","content":"He)",
+  const std::string_view chunks[] = {R"({"model":"ti)",
+                                     R"(ny","messages":[{"role":"user","content":"He)",
                                      R"(llo"}],"max_tokens":6,"stream":true})"};
   base::Arena arena;
   Request request;
@@ -69,7 +70,8 @@ TEST(RequestParser, WhatIsReadPerApi) {
        "role|0|system\ntext|0|a\\nb\nimage|0|http://x/1.png\ntext|0|c\nrole|0|assistant\n"
        "tool_calls|0|[{\"id\":\"1\"}]\ntools|0|[{\"x\":[1]}]\n"},
       {Api::kCompletions, R"({"model":"m","prompt":"Hi","max_tokens":4})",
-       "model=m@9-12 salt= max=4 n=1 prompts=1 messages=0 media=0 ids=0 text=2 body=42\ntext|0|Hi\n"},
+       "model=m@9-12 salt= max=4 n=1 prompts=1 messages=0 media=0 ids=0 text=2 "
+       "body=42\ntext|0|Hi\n"},
       {Api::kCompletions, R"({"model":"m","prompt":["a","","b"],"max_tokens":-1})",
        "model=m@9-12 salt= max=none n=1 prompts=3 messages=0 media=0 ids=0 text=2 body=51\n"
        "text|0|a\ntext|2|b\n"},
@@ -83,8 +85,8 @@ TEST(RequestParser, WhatIsReadPerApi) {
        "model=m@9-12 salt= max=none n=1 prompts=2 messages=0 media=0 ids=0 text=2 body=51\n"
        "text|0|a\ntext|1|b\n"},
       {Api::kResponses,
-       R"({"model":"m","instructions":"be brief","input":"Hi","max_output_tokens":9,"stream":false})",
-       "model=m@9-12 salt= max=9 n=1 prompts=1 messages=0 media=0 ids=0 text=10 body=89\n"
+       R"({"model":"m","instructions":"be brief","input":"Hi","max_output_tokens":9,"n":null})",
+       "model=m@9-12 salt= max=9 n=1 prompts=1 messages=0 media=0 ids=0 text=10 body=83\n"
        "text|0|be brief\ntext|0|Hi\n"},
       {Api::kResponses,
        R"({"model":"m","input":[{"role":"user","content":[{"type":"input_text","text":"t"},)"
@@ -94,7 +96,8 @@ TEST(RequestParser, WhatIsReadPerApi) {
        "model=m@9-12 salt= max=none n=1 prompts=1 messages=3 media=2 ids=0 text=23 body=283\n"
        "role|0|user\ntext|0|t\nimage|0|http://i\nfile|0|f1\ntool_calls|0|\"{}\"\n"
        "tool_calls|0|\"42\"\n"},
-      {Api::kConversations, R"({"model":"m","items":[{"type":"message","role":"user","content":"x"}]})",
+      {Api::kConversations,
+       R"({"model":"m","items":[{"type":"message","role":"user","content":"x"}]})",
        "model=m@9-12 salt= max=none n=1 prompts=1 messages=1 media=0 ids=0 text=5 body=70\n"
        "role|0|user\ntext|0|x\n"},
       {Api::kImagesGenerations, R"({"model":"m","prompt":"a cat","n":3})",
@@ -116,18 +119,17 @@ TEST(RequestParser, AudioVideoAndFilesAreMedia) {
   EXPECT_THAT(got, HasSubstr("\naudio|0|QUJD\nvideo|0|v\nfile|0|f\naudio|0|a\n"));
 }
 
-TEST(RequestParser, Errors) {
+TEST(RequestParser, ErrorsOfBodiesAndChats) {
   constexpr std::string_view kChat =
       "INVALID_ARGUMENT: invalid chat completions request: must have valid messages field";
-  constexpr std::string_view kPrompt =
-      "INVALID_ARGUMENT: invalid completions request: must have prompt field";
   const struct {
     Api api;
     std::string_view body;
     std::string want;
   } cases[] = {
-      {Api::kChatCompletions, "", "INVALID_ARGUMENT: error unmarshaling request bodyMap: truncated JSON "
-                                  "(at byte 0)"},
+      {Api::kChatCompletions, "",
+       "INVALID_ARGUMENT: error unmarshaling request bodyMap: truncated JSON "
+       "(at byte 0)"},
       {Api::kChatCompletions, R"({"model":"tiny",)",
        "INVALID_ARGUMENT: error unmarshaling request bodyMap: truncated JSON (at byte 16)"},
       {Api::kChatCompletions, R"(["model"])",
@@ -169,6 +171,18 @@ TEST(RequestParser, Errors) {
        "INVALID_ARGUMENT: the maximum number of tokens must be a whole number (at byte 42)"},
       {Api::kChatCompletions, R"({"model":"m","messages":[{}],"n":{}})",
        "INVALID_ARGUMENT: n must be a whole number (at byte 33)"},
+  };
+  for (const auto& c : cases) EXPECT_EQ(Describe(c.api, c.body), c.want) << c.body;
+}
+
+TEST(RequestParser, ErrorsOfPromptsAndInputs) {
+  constexpr std::string_view kPrompt =
+      "INVALID_ARGUMENT: invalid completions request: must have prompt field";
+  const struct {
+    Api api;
+    std::string_view body;
+    std::string want;
+  } cases[] = {
       {Api::kCompletions, R"({"model":"m"})", std::string(kPrompt)},
       {Api::kCompletions, R"({"model":"m","prompt":""})", std::string(kPrompt)},
       {Api::kCompletions, R"({"model":"m","prompt":[]})", std::string(kPrompt)},
@@ -204,8 +218,9 @@ TEST(RequestParser, ALongModelIsRefusedWhateverTheCut) {
   for (const size_t cut : {0u, 30u, 500u}) {
     EXPECT_THAT(DescribeRequest(Api::kChatCompletions, body(RequestParser::kModelBytesMax), {cut}),
                 StartsWith("model=mmm"));
-    EXPECT_THAT(DescribeRequest(Api::kChatCompletions, body(RequestParser::kModelBytesMax + 1), {cut}),
-                HasSubstr("model is too long"));
+    EXPECT_THAT(
+        DescribeRequest(Api::kChatCompletions, body(RequestParser::kModelBytesMax + 1), {cut}),
+        HasSubstr("model is too long"));
   }
 }
 
@@ -292,7 +307,8 @@ TEST(OpenAiApis, TheLongestSuffixDecides) {
 using Json = nlohmann::ordered_json;
 
 std::string RandomText(base::Random& random) {
-  static constexpr std::string_view kBits[] = {"a", "hello ", "\n", "\"", "\\", "é", "😀", "{}", "\t", "]"};
+  static constexpr std::string_view kBits[] = {"a", "hello ", "\n", "\"", "\\",
+                                               "é", "😀",     "{}", "\t", "]"};
   std::string text;
   for (uint64_t i = random.Below(random.Below(5) ? 5 : 60); i > 0; --i) {
     text += kBits[random.Below(std::size(kBits))];
@@ -306,7 +322,9 @@ Json RandomContent(base::Random& random) {
   Json parts = Json::array();
   for (uint64_t i = random.Below(4); i > 0; --i) {
     switch (random.Below(4)) {
-      case 0: parts.push_back({{"type", "image_url"}, {"image_url", {{"url", RandomText(random)}}}}); break;
+      case 0:
+        parts.push_back({{"type", "image_url"}, {"image_url", {{"url", RandomText(random)}}}});
+        break;
       case 1: parts.push_back(RandomText(random)); break;
       default: parts.push_back({{"type", "text"}, {"text", RandomText(random)}}); break;
     }
@@ -340,7 +358,8 @@ void AddLine(std::vector<std::string>* lines, std::string_view kind, const std::
   if (!text.empty()) lines->push_back(base::Concat(kind, "|0|", text));
 }
 
-// The pieces of `body`, strings decoded and raw values dumped, found by walking the parsed document.
+// The pieces of `body`, strings decoded and raw values dumped, found by walking the parsed
+// document.
 std::vector<std::string> TwinPieces(const Json& body) {
   std::vector<std::string> lines;
   for (const auto& [key, value] : body.items()) {
@@ -397,8 +416,9 @@ TEST(RequestRandom, ChatAgreesWithAWalkOverTheParsedDocument) {
     for (const auto& chunk : chunks) ASSERT_TRUE(parser.Feed({chunk.data(), chunk.size()}));
     ASSERT_TRUE(parser.Finish().ok()) << text;
     ASSERT_EQ(request.model, body["model"].get<std::string>());
-    ASSERT_EQ(Json::parse(text.substr(request.model_begin, request.model_end - request.model_begin)),
-              body["model"]);
+    ASSERT_EQ(
+        Json::parse(text.substr(request.model_begin, request.model_end - request.model_begin)),
+        body["model"]);
     ASSERT_EQ(request.stream, body.value("stream", false));
     ASSERT_EQ(request.max_output_tokens.value_or(-1), body.value("max_tokens", -1));
     ASSERT_EQ(request.cache_salt, body.value("cache_salt", ""));

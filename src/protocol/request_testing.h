@@ -21,7 +21,8 @@ inline std::vector<std::string> PieceLines(const Request& request) {
   std::vector<std::string> lines;
   for (const Piece& piece : request.pieces) {
     if (!piece.continued) {
-      lines.push_back(base::Concat(PieceKindName(piece.kind), "|", std::to_string(piece.prompt), "|"));
+      lines.push_back(
+          base::Concat(PieceKindName(piece.kind), "|", std::to_string(piece.prompt), "|"));
     }
     lines.back().append(piece.bytes);
   }
@@ -47,12 +48,13 @@ inline std::string DescribeRequest(Api api, std::string_view body, const std::ve
   std::string out = base::Concat(
       "model=", request.model, "@", std::to_string(request.model_begin), "-",
       std::to_string(request.model_end), request.stream ? " stream" : "",
-      request.include_usage ? " usage" : "", " salt=", request.cache_salt, " max=",
-      request.max_output_tokens ? std::to_string(*request.max_output_tokens) : "none", " n=",
-      std::to_string(request.n), " prompts=", std::to_string(request.prompt_count), " messages=",
-      std::to_string(request.message_count), " media=", std::to_string(request.media_count), " ids=",
-      std::to_string(request.token_count), " text=", std::to_string(request.text_bytes), " body=",
-      std::to_string(request.body_bytes), "\n");
+      request.include_usage ? " usage" : "", " salt=", request.cache_salt,
+      " max=", request.max_output_tokens ? std::to_string(*request.max_output_tokens) : "none",
+      " n=", std::to_string(request.n), " prompts=", std::to_string(request.prompt_count),
+      " messages=", std::to_string(request.message_count),
+      " media=", std::to_string(request.media_count), " ids=", std::to_string(request.token_count),
+      " text=", std::to_string(request.text_bytes), " body=", std::to_string(request.body_bytes),
+      "\n");
   uint64_t ids = 0;
   for (const Piece& piece : request.pieces) ids += piece.token_count;
   if (ids != request.token_count) out += "the pieces count other ids\n";

@@ -1,10 +1,10 @@
-// Token usage and the model name's place, out of replies: plain JSON bodies and the data payloads of
-// server-sent events.
+// Token usage and the model name's place, out of replies: plain JSON bodies and the data payloads
+// of server-sent events.
 //
-// Reading is lenient where requests are strict: a reply that cannot be read has no usage, and nothing
-// else happens. The fields are those of the OpenAI APIs (prompt_tokens or input_tokens,
-// completion_tokens or output_tokens, *_tokens_details.cached_tokens, total_tokens), at the top level
-// or, for events of the Responses API, under "response".
+// Reading is lenient where requests are strict: a reply that cannot be read has no usage, and
+// nothing else happens. The fields are those of the OpenAI APIs (prompt_tokens or input_tokens,
+// completion_tokens or output_tokens, *_tokens_details.cached_tokens, total_tokens), at the top
+// level or, for events of the Responses API, under "response".
 //
 // Thread safety: none, one ReplyScanner per reply; the free functions are pure. No heap.
 #pragma once

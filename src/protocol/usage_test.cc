@@ -33,19 +33,19 @@ struct Case {
 
 // As vLLM 0.32, llama-server and the OpenAI APIs write them.
 const Case kCases[] = {
-    {R"({"model":"m","usage":{"prompt_tokens":4,"total_tokens":8,"completion_tokens":4}})", true, 4, 4,
-     8, 0, "\"m\""},
+    {R"({"model":"m","usage":{"prompt_tokens":4,"total_tokens":8,"completion_tokens":4}})", true, 4,
+     4, 8, 0, "\"m\""},
     {R"({"model":"m","usage":{"prompt_tokens":4,"prompt_tokens_details":null}})", true, 4, 0, 0, 0,
      "\"m\""},
     {R"({"model":"m","usage":{"input_tokens":11,"input_tokens_details":{"cached_tokens":3,)"
-     R"("cached_tokens_per_turn":[]},"output_tokens":4,"output_tokens_details":{"reasoning_tokens":0},)"
+     R"("cached_tokens_per_turn":[]},"output_tokens":4,"output_tokens_details":{},)"
      R"("total_tokens":15}})",
      true, 11, 4, 15, 3, "\"m\""},
     {R"({"type":"response.completed","response":{"id":"r","model":"m","output":[{"usage":7}],)"
      R"("usage":{"input_tokens":31,"output_tokens":2,"total_tokens":33}}})",
      true, 31, 2, 33, 0, "\"m\""},
-    {R"({"usage":null,"choices":[{"text":"\"usage\":{\"prompt_tokens\":1}"}],"model":"a\"b"})", false, 0,
-     0, 0, 0, R"("a\"b")"},
+    {R"({"usage":null,"choices":[{"text":"\"usage\":{\"prompt_tokens\":1}"}],"model":"a\"b"})",
+     false, 0, 0, 0, 0, R"("a\"b")"},
     {R"({"choices":[{"usage":{"prompt_tokens":9},"model":"inner"}]})", false, 0, 0, 0, 0, ""},
     {R"({"usage":[{"prompt_tokens":9}]})", false, 0, 0, 0, 0, ""},
     {R"({"usage":{"prompt_tokens":{"x":1}},"model":"m"})", true, 0, 0, 0, 0, ""},
@@ -61,7 +61,8 @@ void Check(const Case& c, const ReplyFields& fields) {
   EXPECT_EQ(fields.usage.completion_tokens, c.completion) << c.body;
   EXPECT_EQ(fields.usage.total_tokens, c.total) << c.body;
   EXPECT_EQ(fields.usage.cached_tokens, c.cached) << c.body;
-  EXPECT_EQ(c.body.substr(fields.model_begin, fields.model_end - fields.model_begin), c.model) << c.body;
+  EXPECT_EQ(c.body.substr(fields.model_begin, fields.model_end - fields.model_begin), c.model)
+      << c.body;
 }
 
 TEST(Usage, TableAtEveryCut) {

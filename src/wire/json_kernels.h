@@ -14,8 +14,8 @@ struct JsonKernels {
   // `p` is inside a string: its closing quote. Sets bad_control when a raw control character comes
   // before that; carries `escaped` over the end.
   const char* (*string_end)(const char* p, const char* end, JsonPassage* passage);
-  // Behind the bracket that brings the nesting down to depth_floor. On a fault `error` is set and the
-  // position is that of the bracket.
+  // Behind the bracket that brings the nesting down to depth_floor. On a fault `error` is set and
+  // the position is that of the bracket.
   const char* (*container_end)(const char* p, const char* end, JsonPassage* passage);
   // `p` is inside an array of whole numbers: its closing bracket. Counts the numbers; on a fault
   // `error` is set and the position is that of the byte.

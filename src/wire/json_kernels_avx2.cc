@@ -42,7 +42,8 @@ struct Block {
   uint64_t Digits() const {
     const __m256i zero = _mm256_set1_epi8('0');
     const __m256i nine = _mm256_set1_epi8(9);
-    return Mask(AtMost(_mm256_sub_epi8(low, zero), nine), AtMost(_mm256_sub_epi8(high, zero), nine));
+    return Mask(AtMost(_mm256_sub_epi8(low, zero), nine),
+                AtMost(_mm256_sub_epi8(high, zero), nine));
   }
   Block Or20() const {
     const __m256i bit = _mm256_set1_epi8(0x20);

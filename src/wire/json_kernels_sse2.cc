@@ -1,4 +1,5 @@
-// The baseline kernels: SSE2, which every x86-64 has; on other CPUs the compiler's vectors of bytes.
+// The baseline kernels: SSE2, which every x86-64 has; on other CPUs the compiler's vectors of
+// bytes.
 #include <cstdint>
 #include <cstring>
 

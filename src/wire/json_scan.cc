@@ -54,7 +54,8 @@ enum : uint8_t { kSpace = 1, kLiteral = 2, kDelimiter = 4 };
 struct CharTable {
   uint8_t kind[256] = {};
   constexpr CharTable() {
-    for (const char c : {' ', '\t', '\n', '\r'}) kind[static_cast<uint8_t>(c)] = kSpace | kDelimiter;
+    for (const char c : {' ', '\t', '\n', '\r'})
+      kind[static_cast<uint8_t>(c)] = kSpace | kDelimiter;
     for (const char c : {',', ':', ']', '}', '[', '{', '"'}) {
       kind[static_cast<uint8_t>(c)] = kDelimiter;
     }

@@ -4,23 +4,24 @@
 //   scan.Feed(chunk);
 //   for (JsonEvent e; (e = scan.Next()) != JsonEvent::kMore;) {
 //     if (e == JsonEvent::kKey && scan.text() != "model") scan.SkipValue();
-//     ...                                    // kError and kEnd repeat for ever: leave the loop there
+//     ...                       // kError and kEnd repeat for ever: leave the loop there
 //   }
 //   ... Feed the next chunk; after the last one: scan.Finish()
 //
 // The state survives any chunk border and earlier bytes are never needed again. Strings and skipped
-// values are passed over 64 bytes at a time (AVX2 where the CPU has it, SSE2 else), escapes included:
-// text full of escapes costs no call per escape.
+// values are passed over 64 bytes at a time (AVX2 where the CPU has it, SSE2 else), escapes
+// included: text full of escapes costs no call per escape.
 //
 // Thread safety: none; a plain value, one per document, about 350 bytes, no heap.
-// Invariants: 1. The events of a document do not depend on how it was cut, except that a string, raw
-// or numbers value comes in as many parts as chunks it lies in (parts may be empty, one has last()).
-// 2. Offsets are global: 0 is the first byte of the first chunk. 3. After kError nothing else comes.
+// Invariants: 1. The events of a document do not depend on how it was cut, except that a string,
+// raw or numbers value comes in as many parts as chunks it lies in (parts may be empty, one has
+// last()). 2. Offsets are global: 0 is the first byte of the first chunk. 3. After kError nothing
+// else comes.
 // Checked always: an object at the top, brackets balanced by kind, strings closed, nesting at most
-// kJsonDepthMax, nothing but white space after the end. Checked where the caller walks: commas,
-// colons, literals, numbers, raw control characters in strings, escapes in keys up to the limit. Not
-// checked: the inside of skipped and raw values beyond brackets and strings, escapes in string values
-// (JsonUnescape checks those it is given), UTF-8.
+// kJsonDepthMax, nothing but white space after the end. Checked where the caller walks:
+// commas, colons, literals, numbers, raw control characters in strings, escapes in keys up to the
+// limit. Not checked: the inside of skipped and raw values beyond brackets and strings, escapes in
+// string values (JsonUnescape checks those it is given), UTF-8.
 // Grammar: RFC 8259.
 #pragma once
 
@@ -35,7 +36,8 @@ namespace llmd::wire {
 
 // Python's json module, which engines read bodies with, gives up near its recursion limit of 1000.
 inline constexpr uint32_t kJsonDepthMax = 1024;
-// The longest key anybody looks for is under 32 bytes ("max_completion_tokens"); room for twice that.
+// The longest key anybody looks for is under 32 bytes ("max_completion_tokens"); room for twice
+// that.
 inline constexpr size_t kJsonKeyBytesMax = 64;
 // A shortest round-trip double needs 24 bytes; more digits than this is not a number we read.
 inline constexpr size_t kJsonNumberBytesMax = 64;
@@ -116,13 +118,13 @@ class JsonScanner {
   JsonScanner() : JsonScanner(internal::BestJsonKernels()) {}
   explicit JsonScanner(const internal::JsonKernels* kernels) : kernels_(kernels) {}
 
-  // `chunk` must live until the next Feed; the one before must be used up (Next returned kMore, kEnd
-  // or kError).
+  // `chunk` must live until the next Feed; the one before must be used up (Next returned kMore,
+  // kEnd or kError).
   void Feed(std::string_view chunk);
   JsonEvent Next();
 
-  // Valid after kKey, kArray or a value inside an array, and before Next: how to take the value that
-  // comes next in this container. Without a call the value is walked.
+  // Valid after kKey, kArray or a value inside an array, and before Next: how to take the value
+  // that comes next in this container. Without a call the value is walked.
   // No event at all; the next event is what follows the value.
   void SkipValue() { mode_ = Mode::kSkip; }
   // kRaw parts, whatever the value is.
@@ -201,9 +203,9 @@ class JsonScanner {
   char stash_[kJsonKeyBytesMax];  // a key or scalar that a chunk border cuts
 };
 
-// The text of the raw bytes between the quotes of a JSON string: a view of `raw` itself when it holds
-// no escape, else a copy in `arena`. std::nullopt on a malformed escape, a lone surrogate or a raw
-// control character.
+// The text of the raw bytes between the quotes of a JSON string: a view of `raw` itself when it
+// holds no escape, else a copy in `arena`. std::nullopt on a malformed escape, a lone surrogate or
+// a raw control character.
 std::optional<std::string_view> JsonUnescape(std::string_view raw, base::Arena& arena);
 // The same into `out`, which has room for raw.size() bytes; returns the length.
 std::optional<size_t> JsonUnescapeInto(std::string_view raw, char* out);

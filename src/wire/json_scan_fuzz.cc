@@ -1,5 +1,5 @@
-// The events of a document are the same for any cutting and any kernel, and reading stays inside the
-// chunk. Input: policy byte, number of cuts, that many cut bytes, the document.
+// The events of a document are the same for any cutting and any kernel, and reading stays inside
+// the chunk. Input: policy byte, number of cuts, that many cut bytes, the document.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

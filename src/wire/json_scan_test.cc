@@ -52,9 +52,9 @@ TEST(JsonScan, ReadsOneFieldAndSkipsTheRestAcrossChunks) {
 TEST(JsonScan, EventsAndOffsets) {
   const JsonTrace trace = TraceJson(R"( {"a":[1,-2.5e3,"x\n"],"b":{"c":null},"d":true} )", {});
   EXPECT_EQ(trace.error, JsonError::kNone);
-  EXPECT_THAT(trace.lines,
-              ElementsAre("{ @1", "Ka", "[ @6", "N1 @7-8", "N-2.5e3 @9-15", "Sx\\n @16-21", "] @22",
-                          "Kb", "{ @27", "Kc", "null @32-36", "} @37", "Kd", "true @42-46", "} @47"));
+  EXPECT_THAT(trace.lines, ElementsAre("{ @1", "Ka", "[ @6", "N1 @7-8", "N-2.5e3 @9-15",
+                                       "Sx\\n @16-21", "] @22", "Kb", "{ @27", "Kc", "null @32-36",
+                                       "} @37", "Kd", "true @42-46", "} @47"));
 }
 
 TEST(JsonScan, EscapedKeysAreUnescapedAndLongOnesAreEmpty) {
@@ -132,7 +132,8 @@ TEST(JsonScan, SkippedValuesAreCheckedForBracketsStringsAndDepthOnly) {
     EXPECT_EQ(skip_a("[{]}", kernels), JsonError::kUnbalanced);
     EXPECT_EQ(skip_a("[\"]", kernels), JsonError::kTruncated);
     EXPECT_EQ(skip_a("", kernels), JsonError::kSyntax);
-    const std::string deepest = std::string(kJsonDepthMax - 1, '[') + std::string(kJsonDepthMax - 1, ']');
+    const std::string deepest =
+        std::string(kJsonDepthMax - 1, '[') + std::string(kJsonDepthMax - 1, ']');
     EXPECT_EQ(skip_a(deepest, kernels), JsonError::kNone);
     EXPECT_EQ(skip_a("[" + deepest + "]", kernels), JsonError::kTooDeep);
   }
@@ -156,7 +157,8 @@ TEST(JsonScan, NumberArraysAreCountedAndChecked) {
       {"[1,2", JsonError::kTruncated, 0},
   };
   for (const auto& c : cases) {
-    const std::string document = "{\"p\":" + c.array + (c.error == JsonError::kTruncated ? "" : "}");
+    const std::string document =
+        "{\"p\":" + c.array + (c.error == JsonError::kTruncated ? "" : "}");
     for (size_t cut = 0; cut <= document.size(); ++cut) {
       JsonScanner scan;
       uint64_t count = 0;
@@ -180,7 +182,8 @@ TEST(JsonScan, ALongArrayOfIdsIsCountedAtAnyCut) {
   std::string ids;
   for (int i = 0; i < 300; ++i) ids += (i ? "," : "") + std::to_string(i * 7919 % 128000);
   const std::string document = "{\"p\":[" + ids + "]}";
-  uint64_t policy = 1;  // one under which the first choice, after the brace, is to walk, then numbers
+  // One under which the first choice, after the brace, is to walk, and the second to take numbers.
+  uint64_t policy = 1;
   while (TraceJson(document, {}, policy).lines[2].find(" x300") == std::string::npos) ++policy;
   for (const auto* kernels : AllKernels()) {
     for (size_t cut = 0; cut <= document.size(); ++cut) {
@@ -192,8 +195,9 @@ TEST(JsonScan, ALongArrayOfIdsIsCountedAtAnyCut) {
 // Random documents against nlohmann's parser -----------------------------------------------------
 
 std::string RandomString(base::Random& random) {
-  static constexpr std::string_view kBits[] = {"a", "plain text ", "\\\\", "\\\"", "\\n", "\\u00e9",
-                                               "\\ud83d\\ude00", "é", "{", "]", ",", ":", "\\/", " "};
+  static constexpr std::string_view kBits[] = {
+      "a", "plain text ", "\\\\", "\\\"", "\\n", "\\u00e9", "\\ud83d\\ude00",
+      "é", "{",           "]",    ",",    ":",   "\\/",     " "};
   std::string out = "\"";
   const uint64_t length = random.Below(8) ? random.Below(6) : random.Below(120);
   for (uint64_t i = 0; i < length; ++i) out += kBits[random.Below(std::size(kBits))];
@@ -243,7 +247,9 @@ struct SaxLines : nlohmann::json_sax<nlohmann::json> {
   bool boolean(bool v) override { return Put(v ? "true" : "false"); }
   bool number_integer(number_integer_t v) override { return Put(std::to_string(double(v))); }
   bool number_unsigned(number_unsigned_t v) override { return Put(std::to_string(double(v))); }
-  bool number_float(number_float_t v, const string_t&) override { return Put(std::to_string(v + 0.0)); }
+  bool number_float(number_float_t v, const string_t&) override {
+    return Put(std::to_string(v + 0.0));
+  }
   bool string(string_t& v) override { return Put("S" + v); }
   bool binary(binary_t&) override { return false; }
   bool start_object(std::size_t) override { return Put("{"); }
@@ -285,8 +291,8 @@ void CompareWithNlohmann(const std::string& document) {
   if (theirs.overflow) return;  // a number too large for a double is none of our business
   const bool we_accept = ours.error == JsonError::kNone && Decode(&ours.lines);
   const bool top_object = !theirs.lines.empty() && theirs.lines[0] == "{";
-  // Keys over the limit are told by their raw length, which nlohmann does not say, and are not looked
-  // into.
+  // Keys over the limit are told by their raw length, which nlohmann does not say, and are not
+  // looked into.
   if (HasLongKey(ours.lines) || HasLongKey(theirs.lines)) return;
   ASSERT_EQ(we_accept, accepted && top_object) << document << JsonErrorText(ours.error);
   if (we_accept) {
@@ -385,8 +391,16 @@ TEST(JsonText, WholeNumberTable) {
     std::string_view text;
     std::optional<int64_t> value;
   } cases[] = {
-      {"0", 0}, {"-7", -7}, {"16", 16}, {"16.0", 16}, {"1e3", 1000}, {"9223372036854775807", INT64_MAX},
-      {"1.5", std::nullopt}, {"1e-1", std::nullopt}, {"1e300", std::nullopt}, {"", std::nullopt},
+      {"0", 0},
+      {"-7", -7},
+      {"16", 16},
+      {"16.0", 16},
+      {"1e3", 1000},
+      {"9223372036854775807", INT64_MAX},
+      {"1.5", std::nullopt},
+      {"1e-1", std::nullopt},
+      {"1e300", std::nullopt},
+      {"", std::nullopt},
       {"99999999999999999999", std::nullopt},
   };
   for (const auto& c : cases) EXPECT_EQ(JsonWholeNumber(c.text), c.value) << c.text;
@@ -397,7 +411,8 @@ TEST(JsonKernels, FindAndLineEndAgreeWithTheirTwins) {
   for (int round = 0; round < 5000; ++round) {
     std::string text;
     const uint64_t length = random.Below(300);
-    for (uint64_t i = 0; i < length; ++i) text += "\"usage\n\r"[random.Below(random.Below(2) ? 6 : 8)];
+    for (uint64_t i = 0; i < length; ++i)
+      text += "\"usage\n\r"[random.Below(random.Below(2) ? 6 : 8)];
     if (random.Below(2)) text.insert(random.Below(text.size() + 1), "\"usage\"");
     const std::vector<char> bytes(text.begin(), text.end());
     const char* begin = bytes.data();

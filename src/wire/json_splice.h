@@ -17,8 +17,8 @@ struct Edit {
   base::Slice bytes;
 };
 
-// Appends the edited body to `out` and returns its length. `edits` are in order, disjoint and inside
-// the body (checked: they come from our own scan of it). Empty slices are left out.
+// Appends the edited body to `out` and returns its length. `edits` are in order, disjoint and
+// inside the body (checked: they come from our own scan of it). Empty slices are left out.
 uint64_t SpliceSlices(std::span<const base::Slice> body, std::span<const Edit> edits,
                       std::vector<base::Slice>* out);
 

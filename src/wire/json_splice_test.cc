@@ -31,7 +31,8 @@ TEST(SpliceSlices, AgreesWithStringReplaceForRandomEditsAndCuts) {
   base::BufferPool pool;
   for (int round = 0; round < 3000; ++round) {
     std::string text;
-    for (uint64_t i = random.Below(60); i > 0; --i) text += static_cast<char>('a' + random.Below(26));
+    for (uint64_t i = random.Below(60); i > 0; --i)
+      text += static_cast<char>('a' + random.Below(26));
     std::vector<base::Slice> body;
     for (size_t at = 0; at < text.size();) {
       const size_t n = std::min<size_t>(random.Below(9), text.size() - at);

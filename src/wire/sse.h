@@ -4,14 +4,14 @@
 //   for (SseEvent event; parser.Next(&event);) Use(event.name, event.data);
 //
 // An event that lies wholly in the current chunk is delivered as views of it. Only an event that a
-// chunk border cuts is copied, into a tail buffer of at most `tail_bytes_max`; a longer one is passed
-// over and counted in skipped_events().
+// chunk border cuts is copied, into a tail buffer of at most `tail_bytes_max`; a longer one is
+// passed over and counted in skipped_events().
 //
 // Thread safety: none, one per stream. Heap: the tail buffer, from the first cut event on.
-// Invariants: 1. The events do not depend on how the stream was cut, as long as every cut event fits
-// the tail. 2. pending_bytes() trailing bytes of what was fed belong to an event not yet delivered:
-// who wants to edit events before passing them on holds back just these. 3. An event without a data
-// line is not delivered; an unfinished event at the end of the stream is dropped.
+// Invariants: 1. The events do not depend on how the stream was cut, as long as every cut event
+// fits the tail. 2. pending_bytes() trailing bytes of what was fed belong to an event not yet
+// delivered: who wants to edit events before passing them on holds back just these. 3. An event
+// without a data line is not delivered; an unfinished event at the end of the stream is dropped.
 // Format: WHATWG HTML, section 9.2 (LF, CRLF and CR; comments, id and retry are passed over; data
 // lines are joined with LF; a byte order mark at the start is ignored).
 #pragma once
@@ -38,7 +38,8 @@ struct SseEvent {
 
 class SseParser {
  public:
-  // The largest events seen, a whole Responses API reply in response.completed, are a few tens of KiB.
+  // The largest events seen, a whole Responses API reply in response.completed, are a few tens of
+  // KiB.
   static constexpr size_t kTailBytesMax = 64 << 10;
 
   explicit SseParser(size_t tail_bytes_max = kTailBytesMax) : tail_bytes_max_(tail_bytes_max) {}

@@ -143,15 +143,17 @@ std::vector<std::string> Twin(std::string_view stream) {
 }
 
 TEST(SseRandom, AgreesWithTheTwinAtAnyCut) {
-  static constexpr std::string_view kBits[] = {"data: ", "data:", "data", "event: ", ": ", "\n", "\n\n",
-                                               "\r\n", "\r", "\r\n\r\n", "x", "{\"a\":1}", "id: 1", " "};
+  static constexpr std::string_view kBits[] = {
+      "data: ", "data:", "data",     "event: ", ": ",        "\n",    "\n\n",
+      "\r\n",   "\r",    "\r\n\r\n", "x",       "{\"a\":1}", "id: 1", " "};
   base::Random random(5);
   for (int round = 0; round < 20000; ++round) {
     std::string stream = random.Below(10) ? "" : "\xef\xbb\xbf";
     for (uint64_t i = random.Below(30); i > 0; --i) stream += kBits[random.Below(std::size(kBits))];
     std::vector<size_t> cuts;
     const uint64_t stride = 2 + random.Below(20);
-    for (size_t at = random.Below(5); at < stream.size(); at += random.Below(stride)) cuts.push_back(at);
+    for (size_t at = random.Below(5); at < stream.size(); at += random.Below(stride))
+      cuts.push_back(at);
     SseParser parser;
     ASSERT_EQ(Events(parser, stream, cuts), Twin(stream)) << testing::PrintToString(stream);
   }
