@@ -28,8 +28,8 @@ alignas(16) constexpr uint64_t kKeys[2 * kLanes + 4] = {
 }
 
 // Two rounds per word: one changed byte reaches all sixteen before the next word of the lane comes
-// in. One round would leave it in four, and two texts that differ in just the right five bytes would
-// meet again.
+// in. One round would leave it in four, and two texts that differ in just the right five bytes
+// would meet again.
 [[gnu::target("aes,sse4.1")]] inline __m128i Absorb(__m128i lane, __m128i word) {
   return _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(lane, word), Key(4)), Key(5));
 }
@@ -67,9 +67,7 @@ alignas(16) constexpr uint64_t kKeys[2 * kLanes + 4] = {
 
 }  // namespace
 
-bool HasAesKernel() {
-  return __builtin_cpu_supports("aes") && __builtin_cpu_supports("sse4.1");
-}
+bool HasAesKernel() { return __builtin_cpu_supports("aes") && __builtin_cpu_supports("sse4.1"); }
 uint64_t HashContentAes(const char* data, size_t size) { return HashAes(data, size); }
 
 #else

@@ -1,20 +1,21 @@
-// Block hashes: a prompt's bytes as a chain of 64-bit values, one per block, each covering every byte
-// before it. Equal values mean equal prefixes, so where two chains agree at one place they agree at
-// all places before it; the index leans on that.
+// Block hashes: a prompt's bytes as a chain of 64-bit values, one per block, each covering every
+// byte before it. Equal values mean equal prefixes, so where two chains agree at one place they
+// agree at all places before it; the index leans on that.
 //
 // A block is `block_bytes` of content; the estimate of four bytes per token makes a block of 64
-// tokens 256 bytes. The last block may be shorter. Counts of blocks, and so of matches, are those of
-// the chain upstream computes (dataproducer/prefixhash) over the same bytes: content hash per block,
-// mixed with the hash before it, the first with model and cache salt. The values differ: they are
-// private to one process, and to a processor kind, since the kernel is picked at run time.
+// tokens 256 bytes. The last block may be shorter. Counts of blocks, and so of matches, are those
+// of the chain upstream computes (dataproducer/prefixhash) over the same bytes: content hash per
+// block, mixed with the hash before it, the first with model and cache salt. The values differ:
+// they are private to one process, and to a processor kind, since the kernel is picked at run time.
 //
-// Not for secrets: content is hashed unseeded, and whoever can send prompts could construct two that
-// share a hash. All they gain is a request routed to a server that lacks its prefix.
+// Not for secrets: content is hashed unseeded, and whoever can send prompts could construct two
+// that share a hash. All they gain is a request routed to a server that lacks its prefix.
 //
 // Thread safety: functions are pure; a PromptHasher belongs to one thread.
 // Invariants: 1. The hashes depend on the bytes only, not on how Append cut them. 2. Nothing is
 // allocated. 3. Hashing stops when `out` is full; the rest is ignored.
-// Limits: kBlockBytesMax. Cost on a 2.9 GHz EPYC: see block_hash_bench.cc.
+// Limits: kBlockBytesMax. Cost (prefix_bench.cc, one EPYC core): 128 KiB in blocks of 256 bytes take
+// 5.7 us with AES rounds, 13.5 us with XXH3.
 #pragma once
 
 #include <cstddef>
@@ -49,8 +50,7 @@ class PromptHasher {
  public:
   // `staging` holds at least `block_bytes`; both spans outlive the hasher. `block_bytes` is a
   // positive multiple of kBytesPerToken, at most kBlockBytesMax.
-  PromptHasher(uint64_t seed, size_t block_bytes, std::span<BlockHash> out,
-               std::span<char> staging)
+  PromptHasher(uint64_t seed, size_t block_bytes, std::span<BlockHash> out, std::span<char> staging)
       : parent_(seed), block_bytes_(block_bytes), out_(out), staging_(staging.data()) {}
 
   void Append(std::string_view bytes);

@@ -33,8 +33,8 @@ std::string Letters(size_t size, uint64_t seed) {
   return out;
 }
 
-// How the gateway uses it: seed from model and salt, pieces of the prompt as they come, one hash per
-// block, and two prompts that begin alike share the hashes of what is alike.
+// How the gateway uses it: seed from model and salt, pieces of the prompt as they come, one hash
+// per block, and two prompts that begin alike share the hashes of what is alike.
 TEST(PromptHasherTest, Tutorial) {
   std::vector<BlockHash> out(8);
   std::vector<char> staging(kBlock);
@@ -161,7 +161,8 @@ TEST(HashContentTest, Avalanche) {
         for (int i = 0; i < 64; ++i) flips[static_cast<size_t>(i)] += (change >> i) & 1;
       }
     }
-    for (int count : flips) EXPECT_NEAR(static_cast<double>(count) / total, 0.5, 0.02) << kernel.name;
+    for (int count : flips)
+      EXPECT_NEAR(static_cast<double>(count) / total, 0.5, 0.02) << kernel.name;
     EXPECT_GE(fewest, 8) << kernel.name;
   }
 }

@@ -145,8 +145,8 @@ auto FindHolder(std::vector<Holder>& holders, uint32_t endpoint) {
                           [](const Holder& h, uint32_t e) { return h.endpoint < e; });
 }
 
-// Blocks that `run` and `chain` share from their starts; run[0] == chain[0]. Equal hashes mean equal
-// prefixes, so the answer is where the last equal pair stands.
+// Blocks that `run` and `chain` share from their starts; run[0] == chain[0]. Equal hashes mean
+// equal prefixes, so the answer is where the last equal pair stands.
 size_t SharedBlocks(const std::vector<BlockHash>& run, std::span<const BlockHash> chain) {
   const size_t n = std::min(run.size(), chain.size());
   if (run[n - 1] == chain[n - 1]) return n;
@@ -170,7 +170,7 @@ struct PrefixIndex::Impl {
   Pool<Extent> extents;
   NodeTable table;
   std::vector<Endpoint> endpoints;
-  uint64_t use = 0;  // counts Records: the time of the LRU order
+  uint64_t use = 0;        // counts Records: the time of the LRU order
   size_t array_bytes = 0;  // capacities of runs and holder lists
   uint64_t blocks = 0;
   uint64_t evicted_blocks = 0;
@@ -226,8 +226,8 @@ struct PrefixIndex::Impl {
   void RemoveNode(NodeId id) {
     table.Remove(nodes, id);
     Node& node = nodes[id];
-    array_bytes -= node.run.capacity() * sizeof(BlockHash) +
-                   node.holders.capacity() * sizeof(Holder);
+    array_bytes -=
+        node.run.capacity() * sizeof(BlockHash) + node.holders.capacity() * sizeof(Holder);
     nodes.Remove(id);
   }
   void InsertHolder(std::vector<Holder>& holders, std::vector<Holder>::iterator at,
@@ -235,8 +235,8 @@ struct PrefixIndex::Impl {
     Resizing(holders, [&] { holders.insert(at, holder); });
   }
 
-  // Cuts the run of `id` after `length` blocks. The front part is a new node, which is returned; the
-  // back part keeps the number, so that the nodes below need no change.
+  // Cuts the run of `id` after `length` blocks. The front part is a new node, which is returned;
+  // the back part keeps the number, so that the nodes below need no change.
   NodeId Split(NodeId id, size_t length) {
     table.Remove(nodes, id);
     const NodeId front = AddNode(nodes[id].parent, std::span(nodes[id].run).first(length));
@@ -271,8 +271,8 @@ struct PrefixIndex::Impl {
     return front;
   }
 
-  // The endpoint holds `length` blocks of the node at least, and used them now. The extent goes next
-  // to `newer`, that of the node above: kNone for a first node. Returns the extent.
+  // The endpoint holds `length` blocks of the node at least, and used them now. The extent goes
+  // next to `newer`, that of the node above: kNone for a first node. Returns the extent.
   ExtentId Touch(NodeId id, uint32_t endpoint, uint32_t length, ExtentId newer) {
     std::vector<Holder>& holders = nodes[id].holders;
     Endpoint& owner = endpoints[endpoint];
@@ -455,8 +455,8 @@ bool PrefixIndex::CheckForTest() const {
       if (node_seen.size() <= extent.node) node_seen.resize(extent.node + 1);
       if (!node_seen[extent.node]) {
         node_seen[extent.node] = true;
-        array_bytes += node.run.capacity() * sizeof(BlockHash) +
-                       node.holders.capacity() * sizeof(Holder);
+        array_bytes +=
+            node.run.capacity() * sizeof(BlockHash) + node.holders.capacity() * sizeof(Holder);
       }
       seen.push_back(extent.node);
       held += at->length;

@@ -14,8 +14,8 @@
 // extent of all endpoints goes.
 //
 // Thread safety: thread-safe. One mutex, held for one Match or Record (under 1 us and 2 us for 512
-// blocks) and for at most 256 extents of a Trim. The longest hold is the split of a run that very many
-// endpoints hold, about 20 ns for each, once per branch.
+// blocks) and for at most 256 extents of a Trim. The longest hold is the split of a run that very
+// many endpoints hold, about 20 ns for each, once per branch.
 // Invariants: 1. An endpoint never holds more blocks than the capacity of its last Record or Trim.
 // 2. stats().bytes never exceeds bytes_max after an operation. 3. What an endpoint holds is closed
 // under prefixes at all times.
@@ -64,9 +64,9 @@ class PrefixIndex {
   struct Stats {
     size_t bytes = 0;
     size_t nodes = 0;
-    size_t extents = 0;          // (node, endpoint) pairs
-    uint64_t blocks = 0;         // sum over endpoints
-    uint64_t evicted_blocks = 0; // since the start, Trim and Forget included
+    size_t extents = 0;           // (node, endpoint) pairs
+    uint64_t blocks = 0;          // sum over endpoints
+    uint64_t evicted_blocks = 0;  // since the start, Trim and Forget included
   };
   Stats stats() const;
 

@@ -18,7 +18,8 @@ using Chain = std::vector<BlockHash>;
 Chain ChainOf(const std::vector<int>& blocks) {
   Chain chain;
   uint64_t parent = 77;
-  for (int block : blocks) chain.push_back(parent = base::Mix64(parent, static_cast<uint64_t>(block)));
+  for (int block : blocks)
+    chain.push_back(parent = base::Mix64(parent, static_cast<uint64_t>(block)));
   return chain;
 }
 
@@ -133,8 +134,8 @@ class NaiveIndex {
   uint64_t use_ = 0;
 };
 
-// Prompts that share beginnings: a walk down a tree with few children per block, sometimes along one
-// of a few long stems.
+// Prompts that share beginnings: a walk down a tree with few children per block, sometimes along
+// one of a few long stems.
 Chain RandomChain(base::Random& random, int width, size_t length_max) {
   std::vector<int> blocks;
   if (random.Below(2) == 0) {
@@ -199,12 +200,13 @@ TEST_P(TwinTest, AgreesWithTheNaiveIndex) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, TwinTest,
-    testing::Values(TwinCase{"tight", 3, 12, 2, 10, 2000}, TwinCase{"bushy", 4, 40, 3, 8, 2000},
-                    TwinCase{"roomy", 8, 500, 2, 30, 1000},
-                    TwinCase{"long", 3, 900, 2, 600, 200}, TwinCase{"single", 2, 1, 2, 6, 500}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Shapes, TwinTest,
+                         testing::Values(TwinCase{"tight", 3, 12, 2, 10, 2000},
+                                         TwinCase{"bushy", 4, 40, 3, 8, 2000},
+                                         TwinCase{"roomy", 8, 500, 2, 30, 1000},
+                                         TwinCase{"long", 3, 900, 2, 600, 200},
+                                         TwinCase{"single", 2, 1, 2, 6, 500}),
+                         [](const auto& info) { return info.param.name; });
 
 TEST(PrefixIndexTest, BytesStayUnderTheLimit) {
   constexpr size_t kLimit = 2 << 20;
