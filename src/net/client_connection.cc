@@ -168,8 +168,7 @@ void ClientConnection::Flush() {
 
 size_t ClientConnection::ReadSize() const {
   if (phase_ == Phase::kBody && framing_ == wire::HttpFraming::kLength) {
-    return static_cast<size_t>(
-        std::clamp<uint64_t>(body_left_, kFirstReadBytes, kReadBytesMax));
+    return static_cast<size_t>(std::clamp<uint64_t>(body_left_, kFirstReadBytes, kReadBytesMax));
   }
   return read_bytes_;
 }
@@ -222,8 +221,7 @@ void ClientConnection::Process() {
 void ClientConnection::ProcessHead() {
   wire::ResponseHead& head = client_.head;
   while (phase_ == Phase::kHead && !in_.empty()) {
-    const wire::ParseState state =
-        parser_.ParseResponse(in_.unread(), head, options_.head_request);
+    const wire::ParseState state = parser_.ParseResponse(in_.unread(), head, options_.head_request);
     if (state == wire::ParseState::kNeedMore) return;
     if (state == wire::ParseState::kError) {
       Fail(ClientErrorKind::kBadReply, 0, std::string(wire::HttpErrorName(parser_.error())));

@@ -1,9 +1,10 @@
-// One connection of an HttpClient and the exchange that it carries, if any. Private to the http_client
-// files.
+// One connection of an HttpClient and the exchange that it carries, if any. Private to the
+// http_client files.
 //
-// Invariants: 1. The handler is called from OnIo, OnTurnEnd and OnTimer only. 2. After every call of the
-// handler exchange_number_ tells whether the same exchange goes on. 3. The socket is closed at once when
-// the connection is given up; the object is deleted by its turn hook, never inside a call of its own.
+// Invariants: 1. The handler is called from OnIo, OnTurnEnd and OnTimer only. 2. After every call
+// of the handler exchange_number_ tells whether the same exchange goes on. 3. The socket is closed
+// at once when the connection is given up; the object is deleted by its turn hook, never inside a
+// call of its own.
 #pragma once
 
 #include <memory>

@@ -8,16 +8,26 @@ namespace llmd::net {
 
 std::string_view ClientErrorName(ClientErrorKind kind) {
   switch (kind) {
-    case ClientErrorKind::kConnectFailed: return "connect-failed";
-    case ClientErrorKind::kConnectTimeout: return "connect-timeout";
-    case ClientErrorKind::kTlsFailed: return "tls-failed";
-    case ClientErrorKind::kResetBeforeReply: return "reset-before-reply";
-    case ClientErrorKind::kHeadTimeout: return "head-timeout";
-    case ClientErrorKind::kBadReply: return "bad-reply";
-    case ClientErrorKind::kBodyCut: return "body-cut";
-    case ClientErrorKind::kBodyTimeout: return "body-timeout";
-    case ClientErrorKind::kWriteTimeout: return "write-timeout";
-    case ClientErrorKind::kTooManyConnections: return "too-many-connections";
+    case ClientErrorKind::kConnectFailed:
+      return "connect-failed";
+    case ClientErrorKind::kConnectTimeout:
+      return "connect-timeout";
+    case ClientErrorKind::kTlsFailed:
+      return "tls-failed";
+    case ClientErrorKind::kResetBeforeReply:
+      return "reset-before-reply";
+    case ClientErrorKind::kHeadTimeout:
+      return "head-timeout";
+    case ClientErrorKind::kBadReply:
+      return "bad-reply";
+    case ClientErrorKind::kBodyCut:
+      return "body-cut";
+    case ClientErrorKind::kBodyTimeout:
+      return "body-timeout";
+    case ClientErrorKind::kWriteTimeout:
+      return "write-timeout";
+    case ClientErrorKind::kTooManyConnections:
+      return "too-many-connections";
   }
   return "";
 }

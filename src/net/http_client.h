@@ -3,12 +3,12 @@
 // Thread safety: everything here belongs to one loop's thread.
 // Lifetime: loop and client outlive exchanges and handlers are told how each ends: exactly one of
 // OnResponseEnd and OnResponseError is the last call, after which the ClientExchange is dead; after
-// Cancel there is no call at all and the exchange is dead at once. Start never calls the handler before
-// it returned. A handler may start and cancel exchanges inside its calls.
-// Invariants: 1. A connection carries one exchange at a time (no pipelining towards engines). 2. Only a
-// connection whose reply and request both ended cleanly is used again. 3. An idle connection that the
-// server closes, or that speaks unasked, leaves the pool in the turn in which that is seen.
-// Nothing is retried here: ClientError says what the caller needs to decide.
+// Cancel there is no call at all and the exchange is dead at once. Start never calls the handler
+// before it returned. A handler may start and cancel exchanges inside its calls.
+// Invariants: 1. A connection carries one exchange at a time (no pipelining towards engines). 2.
+// Only a connection whose reply and request both ended cleanly is used again. 3. An idle connection
+// that the server closes, or that speaks unasked, leaves the pool in the turn in which that is
+// seen. Nothing is retried here: ClientError says what the caller needs to decide.
 #pragma once
 
 #include <cstddef>
@@ -33,15 +33,15 @@ class ClientTarget;
 class TlsClientContext;
 
 enum class ClientErrorKind : uint8_t {
-  kConnectFailed,    // refused, unreachable
+  kConnectFailed,  // refused, unreachable
   kConnectTimeout,
   kTlsFailed,
-  kResetBeforeReply, // closed or reset before any byte of the reply
+  kResetBeforeReply,  // closed or reset before any byte of the reply
   kHeadTimeout,
-  kBadReply,         // not HTTP/1.x as we accept it
-  kBodyCut,          // closed or reset inside the reply
-  kBodyTimeout,      // no reply byte for body_idle_timeout
-  kWriteTimeout,     // the server took no request byte for write_timeout
+  kBadReply,      // not HTTP/1.x as we accept it
+  kBodyCut,       // closed or reset inside the reply
+  kBodyTimeout,   // no reply byte for body_idle_timeout
+  kWriteTimeout,  // the server took no request byte for write_timeout
   kTooManyConnections,
 };
 std::string_view ClientErrorName(ClientErrorKind kind);
@@ -50,7 +50,7 @@ struct ClientError {
   ClientErrorKind kind;
   bool reused_connection = false;  // a pooled one, which the server may have closed while we wrote
   bool head_received = false;
-  bool request_sent = false;       // all request bytes were handed to the kernel
+  bool request_sent = false;  // all request bytes were handed to the kernel
   uint64_t request_bytes_sent = 0;
   uint64_t response_bytes = 0;
   int errno_value = 0;
@@ -62,14 +62,15 @@ class ClientHandler {
   virtual ~ClientHandler() = default;
   // The final head (1xx are skipped). Views are valid until this call returns.
   virtual void OnResponseHead(const wire::ResponseHead& head) = 0;
-  // Body bytes as received in one read. `raw` includes chunk framing and trailers, so that it can be
-  // relayed untouched; `decoded` are the parts of `raw` that are body (for a reply without chunks: all
-  // of it). `decoded` may be empty.
+  // Body bytes as received in one read. `raw` includes chunk framing and trailers, so that it can
+  // be relayed untouched; `decoded` are the parts of `raw` that are body (for a reply without
+  // chunks: all of it). `decoded` may be empty.
   virtual void OnResponseBody(const base::Slice& raw,
                               std::span<const std::string_view> decoded) = 0;
   virtual void OnResponseEnd() = 0;
   virtual void OnResponseError(const ClientError& error) = 0;
-  // Streamed request bodies: request_pending_bytes() fell to the low mark after reaching the high one.
+  // Streamed request bodies: request_pending_bytes() fell to the low mark after reaching the high
+  // one.
   virtual void OnRequestWritable() {}
 };
 
@@ -83,13 +84,15 @@ struct ClientTimeouts {
 enum class RequestBody : uint8_t {
   kComplete,         // head and body given to Start are the whole request
   kStreamed,         // more follows with SendBody, the caller's head has Content-Length
-  kStreamedChunked,  // the same with "Transfer-Encoding: chunked" in the head; framing is added here
+  kStreamedChunked,  // the same with "Transfer-Encoding: chunked" in the head; framing is added
+                     // here
 };
 
 struct StartOptions {
   RequestBody request_body = RequestBody::kComplete;
   bool head_request = false;  // the method is HEAD: the reply has no body
-  // Expected size of the reply, head included, when the caller knows: one read may then do. 0: unknown.
+  // Expected size of the reply, head included, when the caller knows: one read may then do. 0:
+  // unknown.
   size_t reply_bytes_hint = 0;
   ClientTimeouts timeouts;
 };
@@ -158,8 +161,9 @@ class HttpClient {
   // Closes its idle connections; exchanges under way go on undisturbed.
   void RemoveTarget(ClientTarget* target);
 
-  // Sends `head` (with the empty line) and `body` over a pooled or a new connection, in one writev once
-  // connected. The Slices are held as long as needed. `handler` must live until its last call or Cancel.
+  // Sends `head` (with the empty line) and `body` over a pooled or a new connection, in one writev
+  // once connected. The Slices are held as long as needed. `handler` must live until its last call
+  // or Cancel.
   ClientExchange* Start(ClientTarget* target, base::Slice head, std::span<const base::Slice> body,
                         ClientHandler& handler, const StartOptions& options = {});
 

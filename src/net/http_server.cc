@@ -33,12 +33,18 @@ std::string DefaultErrorBody(int status, std::string_view code, std::string_view
 
 std::string_view GoneReasonName(GoneReason reason) {
   switch (reason) {
-    case GoneReason::kClosed: return "closed";
-    case GoneReason::kBodyTimeout: return "body-timeout";
-    case GoneReason::kWriteTimeout: return "write-timeout";
-    case GoneReason::kBadBody: return "bad-body";
-    case GoneReason::kBodyTooLarge: return "body-too-large";
-    case GoneReason::kAborted: return "aborted";
+    case GoneReason::kClosed:
+      return "closed";
+    case GoneReason::kBodyTimeout:
+      return "body-timeout";
+    case GoneReason::kWriteTimeout:
+      return "write-timeout";
+    case GoneReason::kBadBody:
+      return "bad-body";
+    case GoneReason::kBodyTooLarge:
+      return "body-too-large";
+    case GoneReason::kAborted:
+      return "aborted";
   }
   return "";
 }

@@ -1,16 +1,17 @@
 // The HTTP/1.1 server side of one worker: listens, reads requests, hands each to a service as an
 // exchange, and writes what the service answers.
 //
-// Bytes are not copied: request bodies come as Slices of the blocks that recv filled, right after each
-// recv, and response Slices leave through one writev per turn (at once when the response is complete).
+// Bytes are not copied: request bodies come as Slices of the blocks that recv filled, right after
+// each recv, and response Slices leave through one writev per turn (at once when the response is
+// complete).
 //
 // Thread safety: everything here belongs to one loop's thread.
-// Lifetime: the service and the loop outlive the server. OnRequest answers with a handler; from then on
-// exactly one of OnFinished and OnClientGone ends the exchange, and when that call returns both the
-// ServerExchange and our pointer to the handler are dead (the handler may delete itself inside).
-// Neither is ever called from inside a call of the handler into the exchange: the earliest time is the
-// end of the turn. Requests of one connection are strictly sequential; the next pipelined one is looked
-// at when the exchange before it has ended.
+// Lifetime: the service and the loop outlive the server. OnRequest answers with a handler; from
+// then on exactly one of OnFinished and OnClientGone ends the exchange, and when that call returns
+// both the ServerExchange and our pointer to the handler are dead (the handler may delete itself
+// inside). Neither is ever called from inside a call of the handler into the exchange: the earliest
+// time is the end of the turn. Requests of one connection are strictly sequential; the next
+// pipelined one is looked at when the exchange before it has ended.
 // Errors that never reach the service (bad heads, limits, timeouts) are answered and counted here.
 // Limits: HttpServerOptions. Counters: HttpServerStats.
 #pragma once
@@ -55,8 +56,8 @@ class ExchangeHandler {
   virtual ~ExchangeHandler() = default;
   // The next part of the body, transfer coding removed. Keep the Slice as long as needed.
   virtual void OnBody(base::Slice piece) {}
-  // The body is complete; called once for every request that has a handler, also without a body, and
-  // not after OnFinished or OnClientGone.
+  // The body is complete; called once for every request that has a handler, also without a body,
+  // and not after OnFinished or OnClientGone.
   virtual void OnBodyEnd() {}
   // pending_bytes() fell to kPendingLowBytes after it had reached kPendingHighBytes.
   virtual void OnWritable() {}
@@ -68,11 +69,12 @@ class ExchangeHandler {
 class HttpService {
  public:
   virtual ~HttpService() = default;
-  // A head arrived. Either answers at once with Respond and returns nullptr (a body is then discarded;
-  // nobody is called again), or returns the handler of this exchange. The handler may answer inside
-  // this call already.
+  // A head arrived. Either answers at once with Respond and returns nullptr (a body is then
+  // discarded; nobody is called again), or returns the handler of this exchange. The handler may
+  // answer inside this call already.
   virtual ExchangeHandler* OnRequest(ServerExchange& exchange) = 0;
-  // A connection was answered or closed because of bad input or a timeout before a request was there.
+  // A connection was answered or closed because of bad input or a timeout before a request was
+  // there.
   virtual void OnBadRequest(int status, std::string_view reason) {}
 };
 
@@ -103,26 +105,28 @@ class ServerExchange {
   base::TimePoint started_at() const { return started_at_; }
   uint64_t connection_id() const;
 
-  // Request body: stops and restarts the flow of OnBody (a paused body has no timeout). Pauses do not
-  // count: one Resume undoes any number.
+  // Request body: stops and restarts the flow of OnBody (a paused body has no timeout). Pauses do
+  // not count: one Resume undoes any number.
   void PauseBody();
   void ResumeBody();
   bool body_ended() const { return body_ended_; }
   uint64_t body_bytes() const { return body_bytes_; }  // delivered so far
 
-  // Response, in this order: SendHead, SendBody..., Finish. Calls after the client is gone do nothing.
-  // Body bytes that arrive after Finish are dropped. A request body that is not over when the head is
-  // sent costs the connection, unless a short rest with a known length can be skipped.
+  // Response, in this order: SendHead, SendBody..., Finish. Calls after the client is gone do
+  // nothing. Body bytes that arrive after Finish are dropped. A request body that is not over when
+  // the head is sent costs the connection, unless a short rest with a known length can be skipped.
   //
-  // `lines` is the status line and the field lines, each with CRLF, without Content-Length, Connection
-  // and other hop-by-hop fields; those and the empty line are added here, Date is not. Copied.
+  // `lines` is the status line and the field lines, each with CRLF, without Content-Length,
+  // Connection and other hop-by-hop fields; those and the empty line are added here, Date is not.
+  // Copied.
   void SendHead(std::string_view lines, ResponseFraming framing, uint64_t content_length = 0);
   // The same from parts; adds Date and Server as the options say.
   void SendHead(int status, std::span<const wire::HttpField> fields, ResponseFraming framing,
                 uint64_t content_length = 0);
   void SendBody(base::Slice bytes);
   void SendBody(std::string_view bytes);  // copied
-  // The response is complete. With kLength all bytes must have been sent (else the connection closes).
+  // The response is complete. With kLength all bytes must have been sent (else the connection
+  // closes).
   void Finish();
   // A whole response in one call. `extra_lines` are field lines with CRLF.
   void Respond(int status, std::string_view content_type, std::string_view body,
@@ -130,7 +134,8 @@ class ServerExchange {
   // Closes the connection at once; OnClientGone(kAborted) follows at the end of the turn. After the
   // response has begun this is how the client learns that it is broken.
   void Abort();
-  // This connection is not used again after this response (adds "Connection: close" if before the head).
+  // This connection is not used again after this response (adds "Connection: close" if before the
+  // head).
   void CloseAfter() { close_after_ = true; }
 
   bool head_sent() const { return head_sent_; }
@@ -171,20 +176,21 @@ class ServerExchange {
 
 struct HttpServerOptions {
   wire::HttpLimits limits;
-  uint64_t body_bytes_max = 32u << 20;  // over it 413
+  uint64_t body_bytes_max = 32u << 20;                      // over it 413
   base::Duration head_timeout = std::chrono::seconds(10);   // first byte to end of head
   base::Duration body_timeout = std::chrono::seconds(60);   // between body reads
   base::Duration write_timeout = std::chrono::seconds(60);  // between writes that moved something
   base::Duration idle_timeout = std::chrono::seconds(75);
   base::Duration linger_timeout = std::chrono::seconds(2);  // reading on after an early refusal
-  size_t connections_max = 16384;                           // per worker; beyond: closed and counted
-  uint64_t requests_per_connection_max = 0;                 // 0: no limit
+  size_t connections_max = 16384;            // per worker; beyond: closed and counted
+  uint64_t requests_per_connection_max = 0;  // 0: no limit
   // A client that shuts down its sending side while a response is due counts as gone.
   bool half_close_is_gone = true;
   bool add_date = true;
   std::string server_name;  // Server field of responses made here; "" leaves it out
   // Content type and body of errors answered here; the default is JSON in the OpenAI error shape.
-  std::function<std::string(int status, std::string_view code, std::string_view message)> error_body;
+  std::function<std::string(int status, std::string_view code, std::string_view message)>
+      error_body;
   std::shared_ptr<TlsServerContext> tls;  // nullptr: plain
 };
 
@@ -214,8 +220,8 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
   HttpServer& operator=(const HttpServer&) = delete;
 
-  // Listens with SO_REUSEPORT, so that each worker's server can listen on the same address. Returns the
-  // port (of interest when 0 was asked for). May be called for several addresses.
+  // Listens with SO_REUSEPORT, so that each worker's server can listen on the same address. Returns
+  // the port (of interest when 0 was asked for). May be called for several addresses.
   base::Result<uint16_t> Listen(const runtime::SocketAddress& address);
   void StopListening();
   // Takes a connected socket, as if it had been accepted.

@@ -1,8 +1,9 @@
 // Bytes received and not yet consumed: the block that recv fills, handed on as Slices.
 //
-// Thread safety: none. Invariants: 1. Unread bytes are contiguous. 2. Bytes once received do not
-// change while a Slice covers them (growing copies unread bytes into a new block). 3. No block is held
-// while there is nothing unread.
+// Thread safety: none.
+// Invariants: 1. Unread bytes are contiguous. 2. Bytes once received do not change while a Slice
+// covers them (growing copies unread bytes into a new block). 3. No block is held while there is
+// nothing unread.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +31,8 @@ class InBuffer {
     DropIfEmpty();
   }
   std::string_view unread() const {
-    return block_ ? std::string_view(block_->data() + begin_, filled_ - begin_) : std::string_view();
+    return block_ ? std::string_view(block_->data() + begin_, filled_ - begin_)
+                  : std::string_view();
   }
   bool empty() const { return begin_ == filled_; }
   // A view of unread bytes as a Slice that keeps them.

@@ -1,8 +1,9 @@
 // Bytes on their way into a stream: Slices in order, small pieces gathered by copying.
 //
-// Thread safety: none. Invariants: 1. Bytes leave in the order of appending. 2. While the stream takes
-// nothing, small Slices are copied together, so that a slow reader of many small pieces does not pin
-// one large block per piece (at most four times its bytes stay in memory).
+// Thread safety: none.
+// Invariants: 1. Bytes leave in the order of appending. 2. While the stream takes nothing, small
+// Slices are copied together, so that a slow reader of many small pieces does not pin one large
+// block per piece (at most four times its bytes stay in memory).
 #pragma once
 
 #include <cstddef>

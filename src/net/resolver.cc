@@ -98,10 +98,10 @@ struct Resolver::Impl {
   // From any thread. The callback runs on the loop, unless the resolver is gone by then.
   static void Answer(runtime::EventLoop& loop, std::weak_ptr<bool> token,
                      base::Result<Addresses> result, Done done) {
-    loop.Post([token = std::move(token), result = std::move(result),
-               done = std::move(done)]() mutable {
-      if (!token.expired()) done(std::move(result));
-    });
+    loop.Post(
+        [token = std::move(token), result = std::move(result), done = std::move(done)]() mutable {
+          if (!token.expired()) done(std::move(result));
+        });
   }
 
   void LookUpWatched(WatchId id) {
@@ -149,12 +149,11 @@ void Resolver::Resolve(const std::string& host, uint16_t port,
   impl_->Resolve(host, port, std::move(done));
 }
 
-Resolver::WatchId Resolver::Watch(
-    const std::string& host, uint16_t port, base::Duration interval,
-    std::move_only_function<void(base::Result<Addresses>)> changed) {
+Resolver::WatchId Resolver::Watch(const std::string& host, uint16_t port, base::Duration interval,
+                                  std::move_only_function<void(base::Result<Addresses>)> changed) {
   const WatchId id = ++impl_->last_id;
-  impl_->watches.emplace(id, std::make_unique<Impl::Watched>(*impl_, id, host, port, interval,
-                                                             std::move(changed)));
+  impl_->watches.emplace(
+      id, std::make_unique<Impl::Watched>(*impl_, id, host, port, interval, std::move(changed)));
   impl_->LookUpWatched(id);
   return id;
 }

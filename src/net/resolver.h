@@ -1,9 +1,8 @@
 // Host names to addresses with getaddrinfo on a thread pool; literal addresses need no thread.
 //
-// Thread safety: belongs to one loop's thread. Callbacks come on that loop, never from inside Resolve
-// or Watch. Destroying the resolver drops the callbacks; the pool goes before the loop, because its jobs
-// post to it. Addresses come sorted, IPv4 first, without
-// repetitions.
+// Thread safety: belongs to one loop's thread. Callbacks come on that loop, never from inside
+// Resolve or Watch. Destroying the resolver drops the callbacks; the pool goes before the loop,
+// because its jobs post to it. Addresses come sorted, IPv4 first, without repetitions.
 // Limits: kAddressesMax per name; a full pool answers kResourceExhausted and a watch tries again.
 #pragma once
 
@@ -37,9 +36,9 @@ class Resolver {
   void Resolve(const std::string& host, uint16_t port,
                std::move_only_function<void(base::Result<Addresses>)> done);
 
-  // Looks `host` up now and every `interval`; `changed` gets the first answer and every different one.
-  // A failed lookup is told only while there is no answer yet; otherwise the last answer stands.
-  // Literal addresses are told once.
+  // Looks `host` up now and every `interval`; `changed` gets the first answer and every different
+  // one. A failed lookup is told only while there is no answer yet; otherwise the last answer
+  // stands. Literal addresses are told once.
   using WatchId = uint64_t;
   WatchId Watch(const std::string& host, uint16_t port, base::Duration interval,
                 std::move_only_function<void(base::Result<Addresses>)> changed);

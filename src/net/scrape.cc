@@ -47,8 +47,7 @@ class ScrapeJob final : public ClientHandler {
     whole_ = base::Slice();
     page_bytes_ = 0;
   }
-  void OnResponseBody(const base::Slice& raw,
-                      std::span<const std::string_view> decoded) override;
+  void OnResponseBody(const base::Slice& raw, std::span<const std::string_view> decoded) override;
   void OnResponseEnd() override;
   void OnResponseError(const ClientError& error) override;
 
@@ -127,8 +126,8 @@ void ScrapeJob::Start() {
   options.reply_bytes_hint =
       std::min(last_page_bytes_ > 0 ? last_page_bytes_ + kPageSlackBytes : 0, kPageReadBytesMax);
   // Copied, so that SetPath may replace the text while a scrape is under way.
-  exchange_ = scraper_.client.Start(target_, scraper_.loop.buffers().Copy(request_), {}, *this,
-                                    options);
+  exchange_ =
+      scraper_.client.Start(target_, scraper_.loop.buffers().Copy(request_), {}, *this, options);
 }
 
 void ScrapeJob::OnResponseBody(const base::Slice& raw, std::span<const std::string_view> decoded) {

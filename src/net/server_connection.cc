@@ -105,7 +105,8 @@ void ServerConnection::ReadWhileWanted() {
 
 void ServerConnection::Process() {
   if (phase_ == Phase::kLinger) in_.Clear();
-  // A pipelined request begins when the exchange before it has ended (Settle), so one pass suffices.
+  // A pipelined request begins when the exchange before it has ended (Settle), so one pass
+  // suffices.
   if (phase_ == Phase::kHead && !in_.empty()) ProcessHead();
   if (phase_ == Phase::kExchange && !broken_) ProcessBody();
   if (!read_ended_ || broken_) return;
@@ -401,8 +402,8 @@ base::TimePoint ServerConnection::Deadline() const {
   base::TimePoint deadline = base::TimePoint::max();
   switch (phase_) {
     case Phase::kHead:
-      deadline = in_.empty() ? last_read_ + options.idle_timeout
-                             : head_began_ + options.head_timeout;
+      deadline =
+          in_.empty() ? last_read_ + options.idle_timeout : head_began_ + options.head_timeout;
       break;
     case Phase::kExchange:
       if (!exchange_->body_ended_ && !exchange_->body_paused_) {

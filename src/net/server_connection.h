@@ -1,9 +1,10 @@
-// One accepted connection of an HttpServer: reads requests one after the other, runs one exchange at a
-// time, writes its response. Private to the http_server files.
+// One accepted connection of an HttpServer: reads requests one after the other, runs one exchange
+// at a time, writes its response. Private to the http_server files.
 //
-// Invariants: 1. Handlers are called from OnIo, OnTurnEnd and OnTimer only, never from inside their own
-// calls into the exchange; those calls set state and queue the turn hook. 2. Settle() is the last act
-// of each of the three, and the only place that ends an exchange or destroys the connection.
+// Invariants: 1. Handlers are called from OnIo, OnTurnEnd and OnTimer only, never from inside their
+// own calls into the exchange; those calls set state and queue the turn hook. 2. Settle() is the
+// last act of each of the three, and the only place that ends an exchange or destroys the
+// connection.
 #pragma once
 
 #include <memory>

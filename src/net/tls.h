@@ -1,8 +1,9 @@
 // TLS 1.2 and newer (OpenSSL 3) behind runtime::Stream.
 //
 // Thread safety: contexts are thread-safe and shared by all workers; streams belong to a loop.
-// Invariants: 1. Reload replaces certificate and key together or not at all; connections that exist go
-// on with what they began with. 2. A client context verifies chain and name unless told otherwise.
+// Invariants: 1. Reload replaces certificate and key together or not at all; connections that exist
+// go on with what they began with. 2. A client context verifies chain and name unless told
+// otherwise.
 #pragma once
 
 #include <functional>
@@ -46,17 +47,17 @@ class TlsCertificateWatch {
 };
 
 struct TlsClientOptions {
-  std::string ca_file;                       // PEM; "" means the system's
+  std::string ca_file;  // PEM; "" means the system's
   bool insecure_skip_verify = false;
-  std::string certificate_file, key_file;    // client certificate, both or none
+  std::string certificate_file, key_file;  // client certificate, both or none
 };
 
 class TlsClientContext {
  public:
   static base::Result<std::shared_ptr<TlsClientContext>> Create(const TlsClientOptions& options);
   virtual ~TlsClientContext() = default;
-  // Takes a connecting or connected `fd`. `server_name` (host name or IP literal) is verified, and sent
-  // as SNI when it is a name.
+  // Takes a connecting or connected `fd`. `server_name` (host name or IP literal) is verified, and
+  // sent as SNI when it is a name.
   virtual base::Result<std::unique_ptr<runtime::Stream>> NewStream(
       runtime::EventLoop& loop, int fd, runtime::IoHandler& handler,
       const std::string& server_name) = 0;

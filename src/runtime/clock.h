@@ -8,7 +8,8 @@
 
 namespace llmd::runtime {
 
-// CLOCK_MONOTONIC. Code on a loop prefers EventLoop::now(), which is constant within a turn and free.
+// CLOCK_MONOTONIC. Code on a loop prefers EventLoop::now(), which is constant within a turn and
+// free.
 base::TimePoint Now();
 base::WallTime WallNow();
 // CPU time used by the calling thread.

@@ -66,9 +66,8 @@ struct AsyncLogSink::Impl {
     while (true) {
       wake.wait(lock, [&] { return stop || !waiting.empty(); });
       if (waiting.empty()) return;
-      wake.wait_for(lock, options.gather, [&] {
-        return stop || hurry || waiting.size() > options.buffer_bytes_max / 2;
-      });
+      wake.wait_for(lock, options.gather,
+                    [&] { return stop || hurry || waiting.size() > options.buffer_bytes_max / 2; });
       writing.swap(waiting);
       busy = true;
       const int output = fd;

@@ -1,10 +1,12 @@
-// Where log and access lines go: a bounded buffer that any thread appends to and one thread writes out.
+// Where log and access lines go: a bounded buffer that any thread appends to and one thread writes
+// out.
 //
-// A line costs its writer a short lock and a copy; the writing thread is woken once per batch, not per
-// line. When the reader of the output is too slow and the buffer is full, lines are dropped and counted
-// (a relay never waits for its log).
-// Thread-safe. Invariants: 1. Lines of one thread keep their order and are never torn. 2. The destructor
-// writes what was accepted. Limits: LogSinkOptions::buffer_bytes_max.
+// A line costs its writer a short lock and a copy; the writing thread is woken once per batch, not
+// per line. When the reader of the output is too slow and the buffer is full, lines are dropped and
+// counted (a relay never waits for its log). Thread-safe.
+// Invariants: 1. Lines of one thread keep their order and are never torn. 2. The destructor writes
+// what was accepted.
+// Limits: LogSinkOptions::buffer_bytes_max.
 #pragma once
 
 #include <cstddef>

@@ -91,7 +91,8 @@ int EventLoop::Impl::Wait(base::Duration wait) {
     if (n >= 0 || errno != ENOSYS) return std::max(n, 0);
     has_pwait2 = false;
   }
-  int n = epoll_wait(epoll_fd, events, kTurnEventsMax, static_cast<int>((ns + 999'999) / 1'000'000));
+  int n =
+      epoll_wait(epoll_fd, events, kTurnEventsMax, static_cast<int>((ns + 999'999) / 1'000'000));
   return std::max(n, 0);
 }
 

@@ -1,8 +1,9 @@
 // The event loop of one worker: edge-triggered epoll, timers, posted tasks and end-of-turn hooks.
 //
 // One turn: wait for events, run their handlers, run due timers, run posted tasks, run the turn-end
-// hooks that all of these queued. A socket is registered once and for both directions, so there is no
-// epoll_ctl per request; who writes in a turn queues a hook and gathers its bytes into one writev.
+// hooks that all of these queued. A socket is registered once and for both directions, so there is
+// no epoll_ctl per request; who writes in a turn queues a hook and gathers its bytes into one
+// writev.
 //
 // Thread safety: a loop and everything registered with it belong to one thread. Only Post, Stop and
 // InLoopThread may be called from elsewhere. A loop that is not running (before Run, after Run
@@ -139,8 +140,8 @@ class EventLoop {
   base::BufferPool& buffers() { return buffers_; }
   const LoopStats& stats() const { return stats_; }
 
-  // Thread-safe: runs `task` in a coming turn, in the order of posting per thread. Many posts cost one
-  // wake-up. Tasks left when the loop is destroyed are destroyed without running.
+  // Thread-safe: runs `task` in a coming turn, in the order of posting per thread. Many posts cost
+  // one wake-up. Tasks left when the loop is destroyed are destroyed without running.
   void Post(std::move_only_function<void()> task);
   // True on the thread that runs the loop, and on every thread while it does not run.
   bool InLoopThread() const;
@@ -152,9 +153,9 @@ class EventLoop {
   base::Status WatchReadable(int fd, IoHandler& handler);
   void Unwatch(int fd, IoHandler& handler);
 
-  // Queues `hook` for the end of this turn (or of the next one when no turn is running); does nothing
-  // when it is queued already. Hooks run in the order of queueing; those that hooks queue run in the
-  // same turn too, up to kTurnHookRoundsMax rounds, then in the next one.
+  // Queues `hook` for the end of this turn (or of the next one when no turn is running); does
+  // nothing when it is queued already. Hooks run in the order of queueing; those that hooks queue
+  // run in the same turn too, up to kTurnHookRoundsMax rounds, then in the next one.
   void AtTurnEnd(TurnHook& hook) {
     if (hook.next) return;
     hook.next = &hooks_;

@@ -27,7 +27,8 @@ struct SignalWatch::Impl final : IoHandler {
   }
   void OnIo(IoEvents) override {
     signalfd_siginfo info;
-    while (::read(fd, &info, sizeof(info)) == sizeof(info)) on_signal(static_cast<int>(info.ssi_signo));
+    while (::read(fd, &info, sizeof(info)) == sizeof(info))
+      on_signal(static_cast<int>(info.ssi_signo));
   }
 
   EventLoop& loop;

@@ -1,7 +1,7 @@
 // SIGTERM, SIGINT and SIGHUP as events on a loop.
 //
-// Construct it before any thread is started: it blocks the signals for this thread and for those that
-// it starts later. One per process. SIGPIPE is ignored from then on.
+// Construct it before any thread is started: it blocks the signals for this thread and for those
+// that it starts later. One per process. SIGPIPE is ignored from then on.
 #pragma once
 
 #include <functional>

@@ -31,8 +31,8 @@ class SocketAddress {
   uint16_t port() const;
   SocketAddress WithPort(uint16_t port) const;
   bool is_loopback() const;
-  std::string ToString() const;    // "1.2.3.4:80", "[::1]:80"
-  std::string IpString() const;    // without the port; an IPv4-mapped IPv6 address as IPv4
+  std::string ToString() const;  // "1.2.3.4:80", "[::1]:80"
+  std::string IpString() const;  // without the port; an IPv4-mapped IPv6 address as IPv4
   uint64_t Hash() const;
   bool operator==(const SocketAddress& other) const;
 
@@ -43,8 +43,8 @@ class SocketAddress {
   } storage_;
 };
 
-// Splits "host:port" or "[v6]:port"; the port is checked, the host only for being non-empty (":80" is
-// allowed and gives an empty host).
+// Splits "host:port" or "[v6]:port"; the port is checked, the host only for being non-empty (":80"
+// is allowed and gives an empty host).
 struct HostPort {
   std::string host;
   uint16_t port = 0;
@@ -53,11 +53,11 @@ base::Result<HostPort> SplitHostPort(std::string_view text);
 
 struct ListenOptions {
   int backlog = 4096;
-  bool reuse_port = true;  // one listening socket per worker on the same port
+  bool reuse_port = true;        // one listening socket per worker on the same port
   int receive_buffer_bytes = 0;  // 0: the kernel's automatic sizing
 };
-// The descriptor of a listening socket. An IPv6 wildcard listens on IPv4 too; when the machine has no
-// IPv6 it falls back to 0.0.0.0.
+// The descriptor of a listening socket. An IPv6 wildcard listens on IPv4 too; when the machine has
+// no IPv6 it falls back to 0.0.0.0.
 base::Result<int> ListenTcp(const SocketAddress& address, const ListenOptions& options = {});
 // Starts to connect; the socket becomes writable when it is done (then read SocketError).
 base::Result<int> ConnectTcp(const SocketAddress& address);

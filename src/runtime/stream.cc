@@ -13,7 +13,8 @@ namespace {
 
 class TcpStream final : public Stream {
  public:
-  TcpStream(EventLoop& loop, int fd, IoHandler& handler) : loop_(loop), fd_(fd), handler_(handler) {}
+  TcpStream(EventLoop& loop, int fd, IoHandler& handler)
+      : loop_(loop), fd_(fd), handler_(handler) {}
   ~TcpStream() override {
     loop_.Unwatch(fd_, handler_);
     if (reset_) {
@@ -27,8 +28,8 @@ class TcpStream final : public Stream {
     ssize_t n = ::recv(fd_, room.data(), room.size(), 0);
     if (n > 0) {
       const size_t bytes = static_cast<size_t>(n);
-      // A short read has emptied the socket: bytes or a FIN that come later are a new edge. (A FIN that
-      // came before shows in the event; the owner then reads on.)
+      // A short read has emptied the socket: bytes or a FIN that come later are a new edge. (A FIN
+      // that came before shows in the event; the owner then reads on.)
       return {bytes, bytes < room.size() ? IoStatus::kDrained : IoStatus::kOk};
     }
     if (n == 0) return {0, IoStatus::kEnd};
@@ -55,7 +56,8 @@ class TcpStream final : public Stream {
 
  private:
   IoResult Failed() {
-    // EINTR cannot happen to a non-blocking call that has work to do; treat it like EAGAIN's sibling.
+    // EINTR cannot happen to a non-blocking call that has work to do; treat it like EAGAIN's
+    // sibling.
     if (errno == EAGAIN || errno == EWOULDBLOCK) return {0, IoStatus::kDrained};
     if (errno == EINTR) return {0, IoStatus::kOk};
     error_ = errno;

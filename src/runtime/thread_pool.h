@@ -1,7 +1,8 @@
 // A bounded pool of threads for jobs that block: name lookups, file reads, tokenizers.
 //
-// Thread-safe. Invariants: 1. At most `queue_max` jobs wait; TrySubmit refuses beyond and counts it.
-// 2. The destructor drops waiting jobs (destroyed without running) and joins running ones.
+// Thread-safe.
+// Invariants: 1. At most `queue_max` jobs wait; TrySubmit refuses beyond and counts it. 2. The
+// destructor drops waiting jobs (destroyed without running) and joins running ones.
 #pragma once
 
 #include <cstddef>

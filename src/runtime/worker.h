@@ -1,10 +1,11 @@
-// A fixed set of threads, each running one EventLoop. Connections, pools and counters live on one of
-// them; what they share is an immutable snapshot or a message (Post).
+// A fixed set of threads, each running one EventLoop. Connections, pools and counters live on one
+// of them; what they share is an immutable snapshot or a message (Post).
 //
 // Thread safety: all methods from the owner's thread; Post also from any thread.
-// Invariants: 1. Loops exist from construction to destruction, so their BufferPools outlive what runs
-// on them. 2. After Stop returned no loop runs, and the owner may destroy what lived on the loops from
-// its own thread. Order on shutdown: Stop the pool, destroy the servers and clients, destroy the pool.
+// Invariants: 1. Loops exist from construction to destruction, so their BufferPools outlive what
+// runs on them. 2. After Stop returned no loop runs, and the owner may destroy what lived on the
+// loops from its own thread. Order on shutdown: Stop the pool, destroy the servers and clients,
+// destroy the pool.
 #pragma once
 
 #include <cstddef>

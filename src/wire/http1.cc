@@ -1,6 +1,6 @@
 #include "wire/http1.h"
 
-#include <charconv>
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -13,8 +13,8 @@
 namespace llmd::wire {
 namespace {
 
-// Names listed in one head's Connection fields; more than any real client sends, and it bounds the work
-// of finding the fields that they name.
+// Names listed in one head's Connection fields; more than any real client sends, and it bounds the
+// work of finding the fields that they name.
 constexpr size_t kConnectionNamesMax = 32;
 
 constexpr std::array<bool, 256> MakeTokenTable() {
@@ -40,8 +40,8 @@ const char* FindControl(const char* p, const char* end) {
   while (end - p >= 16) {
     const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     const __m128i at_least_space = _mm_cmpeq_epi8(_mm_max_epu8(v, space), v);
-    const __m128i bad = _mm_or_si128(_mm_andnot_si128(at_least_space, _mm_set1_epi8(-1)),
-                                     _mm_cmpeq_epi8(v, del));
+    const __m128i bad =
+        _mm_or_si128(_mm_andnot_si128(at_least_space, _mm_set1_epi8(-1)), _mm_cmpeq_epi8(v, del));
     const unsigned mask = static_cast<unsigned>(_mm_movemask_epi8(bad));
     if (mask == 0) {
       p += 16;
@@ -120,10 +120,10 @@ const KnownField* FindKnown(std::string_view name) {
 
 HttpMethod MethodOf(std::string_view name) {
   constexpr std::pair<std::string_view, HttpMethod> kMethods[] = {
-      {"POST", HttpMethod::kPost},       {"GET", HttpMethod::kGet},
-      {"HEAD", HttpMethod::kHead},       {"PUT", HttpMethod::kPut},
-      {"DELETE", HttpMethod::kDelete},   {"OPTIONS", HttpMethod::kOptions},
-      {"PATCH", HttpMethod::kPatch},     {"CONNECT", HttpMethod::kConnect},
+      {"POST", HttpMethod::kPost},     {"GET", HttpMethod::kGet},
+      {"HEAD", HttpMethod::kHead},     {"PUT", HttpMethod::kPut},
+      {"DELETE", HttpMethod::kDelete}, {"OPTIONS", HttpMethod::kOptions},
+      {"PATCH", HttpMethod::kPatch},   {"CONNECT", HttpMethod::kConnect},
       {"TRACE", HttpMethod::kTrace},
   };
   for (const auto& [text, method] : kMethods) {
@@ -258,7 +258,8 @@ ParseState HttpHeadReader::ReadRequestLine(RequestHead& head) {
     return Fail(*p_ == '\n' ? HttpError::kBareLf : HttpError::kBadRequestLine);
   }
   ++p_;
-  if (ParseState s = ReadVersion(head, HttpError::kBadRequestLine); s != ParseState::kDone) return s;
+  if (ParseState s = ReadVersion(head, HttpError::kBadRequestLine); s != ParseState::kDone)
+    return s;
   if (ParseState s = ReadLineEnd(HttpError::kBadRequestLine); s != ParseState::kDone) return s;
   if (HttpError error = SplitTarget(head); error != HttpError::kNone) return Fail(error);
   return ParseState::kDone;
@@ -271,7 +272,7 @@ HttpError HttpHeadReader::SplitTarget(RequestHead& head) {
   if (head.method == HttpMethod::kConnect) {
     head.authority = rest;
     return IsAuthority(rest) && rest.find(':') != std::string_view::npos ? HttpError::kNone
-                                                                        : HttpError::kBadTarget;
+                                                                         : HttpError::kBadTarget;
   }
   if (rest == "*") {
     head.path = rest;
@@ -443,8 +444,8 @@ HttpError HttpHeadReader::FinishResponse(ResponseHead& head, bool to_head_reques
   if (is_chunked_ && has_length_) return HttpError::kLengthAndTransferEncoding;
   if (!has_length_) head.content_length = 0;
   head.keep_alive = !closes_ && (head.version_minor >= 1 || keeps_alive_);
-  const bool no_body = to_head_request || head.status < 200 || head.status == 204 ||
-                       head.status == 304;
+  const bool no_body =
+      to_head_request || head.status < 200 || head.status == 204 || head.status == 304;
   if (no_body) {
     head.framing = HttpFraming::kNone;
   } else if (is_chunked_) {
@@ -546,141 +547,9 @@ std::string_view HttpFields::Get(std::string_view name) const {
   return field ? field->value : std::string_view();
 }
 
-ChunkedDecoder::Step ChunkedDecoder::Fail(HttpError error) {
-  error_ = error;
-  state_ = State::kFailed;
-  return Step::kError;
-}
-
-ChunkedDecoder::Step ChunkedDecoder::Next(std::string_view& input, std::string_view& piece) {
-  if (state_ == State::kFailed) return Step::kError;
-  while (state_ != State::kDone) {
-    if (input.empty()) return Step::kNeedMore;
-    if (state_ == State::kData) {
-      const size_t size = static_cast<size_t>(std::min<uint64_t>(left_, input.size()));
-      piece = input.substr(0, size);
-      input.remove_prefix(size);
-      left_ -= size;
-      if (left_ == 0) state_ = State::kDataCr;
-      return Step::kData;
-    }
-    const bool good = TakeFramingByte(static_cast<unsigned char>(input[0]));
-    if (!good) return Fail(error_ == HttpError::kNone ? HttpError::kBadChunk : error_);
-    input.remove_prefix(1);
-  }
-  return Step::kEnd;
-}
-
-// Everything that is not chunk data, byte by byte. False when `c` cannot stand here.
-bool ChunkedDecoder::TakeFramingByte(unsigned char c) {
-  auto expect = [&](unsigned char wanted, State next) {
-    if (c != wanted) return false;
-    state_ = next;
-    return true;
-  };
-  switch (state_) {
-    case State::kSize: {
-      const int value = IsDigit(static_cast<char>(c)) ? c - '0'
-                        : ((c | 0x20) >= 'a' && (c | 0x20) <= 'f') ? (c | 0x20) - 'a' + 10
-                                                                   : -1;
-      if (value >= 0) {
-        // 15 digits stay below 2^60.
-        if (++digits_ > 15) return false;
-        left_ = left_ * 16 + static_cast<uint64_t>(value);
-        return true;
-      }
-      if (digits_ == 0) return false;
-      state_ = c == ';' ? State::kExtension : State::kSizeLf;
-      return c == ';' || c == '\r';
-    }
-    case State::kExtension:
-      if (++extension_bytes_ > kExtensionBytesMax) return false;
-      if (c == '\r') state_ = State::kSizeLf;
-      return c == '\r' || !IsControl(static_cast<char>(c));
-    case State::kSizeLf:
-      digits_ = 0;
-      return expect('\n', left_ > 0 ? State::kData : State::kTrailerStart);
-    case State::kDataCr:
-      return expect('\r', State::kDataLf);
-    case State::kDataLf:
-      return expect('\n', State::kSize);
-    case State::kTrailerStart:
-      if (c == '\r') return expect('\r', State::kEndLf);
-      colon_seen_ = false;
-      state_ = State::kTrailer;
-      if (!IsToken(static_cast<char>(c))) return false;
-      [[fallthrough]];
-    case State::kTrailer:
-      if (++trailer_bytes_ > trailer_bytes_max_) {
-        error_ = HttpError::kTrailersTooLarge;
-        return false;
-      }
-      if (c == '\r') return colon_seen_ && expect('\r', State::kTrailerLf);
-      if (c == ':') colon_seen_ = true;
-      return colon_seen_ ? !IsControl(static_cast<char>(c)) : IsToken(static_cast<char>(c));
-    case State::kTrailerLf:
-      return expect('\n', State::kTrailerStart);
-    case State::kEndLf:
-      return expect('\n', State::kDone);
-    case State::kData:
-    case State::kDone:
-    case State::kFailed:
-      break;
-  }
-  return false;
-}
-
-void HeadWriter::Raw(std::string_view bytes) {
-  if (bytes.size() > static_cast<size_t>(limit_ - out_)) {
-    ok_ = false;
-    limit_ = out_;
-    return;
-  }
-  if (!bytes.empty()) std::memcpy(out_, bytes.data(), bytes.size());
-  out_ += bytes.size();
-}
-
-void HeadWriter::RequestLine(std::string_view method, std::string_view target) {
-  Raw(method);
-  Raw(" ");
-  Raw(target);
-  Raw(" HTTP/1.1\r\n");
-}
-
-void HeadWriter::StatusLine(int status, std::string_view reason) {
-  char number[8];
-  const char* end = std::to_chars(number, number + sizeof(number), status).ptr;
-  Raw("HTTP/1.1 ");
-  Raw({number, static_cast<size_t>(end - number)});
-  Raw(" ");
-  Raw(reason.empty() ? HttpReason(status) : reason);
-  Raw("\r\n");
-}
-
-void HeadWriter::Field(std::string_view name, std::string_view value) {
-  Raw(name);
-  Raw(": ");
-  Raw(value);
-  Raw("\r\n");
-}
-
-void HeadWriter::Field(std::string_view name, uint64_t value) {
-  char number[20];
-  const char* end = std::to_chars(number, number + sizeof(number), value).ptr;
-  Field(name, std::string_view(number, static_cast<size_t>(end - number)));
-}
-
-size_t WriteChunkSize(uint64_t size, char* out) {
-  char* end = std::to_chars(out, out + 16, size, 16).ptr;
-  *end++ = '\r';
-  *end++ = '\n';
-  return static_cast<size_t>(end - out);
-}
-
 bool HttpListHas(std::string_view value, std::string_view token) {
-  return !ForEachListed(value, [&](std::string_view listed) {
-    return !base::EqualsIgnoreCase(listed, token);
-  });
+  return !ForEachListed(
+      value, [&](std::string_view listed) { return !base::EqualsIgnoreCase(listed, token); });
 }
 
 bool IsHttpToken(std::string_view text) {
@@ -692,105 +561,6 @@ bool IsHttpToken(std::string_view text) {
 
 bool IsHttpFieldValue(std::string_view text) {
   return FindControl(text.data(), text.data() + text.size()) == text.data() + text.size();
-}
-
-namespace {
-
-struct ErrorInfo {
-  HttpError error;
-  int status;
-  std::string_view name;
-  std::string_view text;
-};
-constexpr ErrorInfo kErrors[] = {
-    {HttpError::kNone, 0, "none", ""},
-    {HttpError::kBadRequestLine, 400, "bad-request-line", "The request line is malformed."},
-    {HttpError::kBadStatusLine, 502, "bad-status-line", "The status line is malformed."},
-    {HttpError::kBadMethod, 400, "bad-method", "The method is not a token."},
-    {HttpError::kBadTarget, 400, "bad-target", "The request target is malformed."},
-    {HttpError::kTargetTooLong, 414, "target-too-long", "The request target is too long."},
-    {HttpError::kUnsupportedVersion, 505, "unsupported-version", "Only HTTP/1.x is served here."},
-    {HttpError::kBareLf, 400, "bare-lf", "A line ends with LF instead of CRLF."},
-    {HttpError::kObsFold, 400, "obs-fold", "A field is continued on a second line."},
-    {HttpError::kBadFieldName, 400, "bad-field-name", "A field name is malformed."},
-    {HttpError::kBadFieldValue, 400, "bad-field-value", "A field value is malformed."},
-    {HttpError::kHeadTooLarge, 431, "head-too-large", "The request head is too large."},
-    {HttpError::kTooManyFields, 431, "too-many-fields", "The request head has too many fields."},
-    {HttpError::kBadContentLength, 400, "bad-content-length",
-     "Content-Length is repeated or not a number."},
-    {HttpError::kLengthAndTransferEncoding, 400, "length-and-transfer-encoding",
-     "Content-Length and Transfer-Encoding exclude each other."},
-    {HttpError::kUnsupportedTransferEncoding, 501, "unsupported-transfer-encoding",
-     "The only transfer coding served here is chunked."},
-    {HttpError::kMissingHost, 400, "missing-host", "The Host field is missing."},
-    {HttpError::kRepeatedHost, 400, "repeated-host", "The Host field is repeated."},
-    {HttpError::kUnsupportedExpectation, 417, "unsupported-expectation",
-     "The only expectation served here is 100-continue."},
-    {HttpError::kBadChunk, 400, "bad-chunk", "The chunked framing of the body is broken."},
-    {HttpError::kTrailersTooLarge, 431, "trailers-too-large", "The trailers are too large."},
-};
-const ErrorInfo& InfoOf(HttpError error) { return kErrors[static_cast<size_t>(error)]; }
-static_assert(kErrors[static_cast<size_t>(HttpError::kTrailersTooLarge)].error ==
-              HttpError::kTrailersTooLarge);
-
-}  // namespace
-
-int HttpStatusOf(HttpError error) { return InfoOf(error).status; }
-std::string_view HttpErrorName(HttpError error) { return InfoOf(error).name; }
-std::string_view HttpErrorText(HttpError error) { return InfoOf(error).text; }
-
-std::string_view HttpReason(int status) {
-  switch (status) {
-    case 100: return "Continue";
-    case 101: return "Switching Protocols";
-    case 200: return "OK";
-    case 201: return "Created";
-    case 202: return "Accepted";
-    case 203: return "Non-Authoritative Information";
-    case 204: return "No Content";
-    case 205: return "Reset Content";
-    case 206: return "Partial Content";
-    case 300: return "Multiple Choices";
-    case 301: return "Moved Permanently";
-    case 302: return "Found";
-    case 303: return "See Other";
-    case 304: return "Not Modified";
-    case 307: return "Temporary Redirect";
-    case 308: return "Permanent Redirect";
-    case 400: return "Bad Request";
-    case 401: return "Unauthorized";
-    case 402: return "Payment Required";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 406: return "Not Acceptable";
-    case 408: return "Request Timeout";
-    case 409: return "Conflict";
-    case 410: return "Gone";
-    case 411: return "Length Required";
-    case 412: return "Precondition Failed";
-    case 413: return "Content Too Large";
-    case 414: return "URI Too Long";
-    case 415: return "Unsupported Media Type";
-    case 417: return "Expectation Failed";
-    case 421: return "Misdirected Request";
-    case 422: return "Unprocessable Content";
-    case 424: return "Failed Dependency";
-    case 425: return "Too Early";
-    case 426: return "Upgrade Required";
-    case 428: return "Precondition Required";
-    case 429: return "Too Many Requests";
-    case 431: return "Request Header Fields Too Large";
-    case 451: return "Unavailable For Legal Reasons";
-    case 500: return "Internal Server Error";
-    case 501: return "Not Implemented";
-    case 502: return "Bad Gateway";
-    case 503: return "Service Unavailable";
-    case 504: return "Gateway Timeout";
-    case 505: return "HTTP Version Not Supported";
-    case 507: return "Insufficient Storage";
-    default: return "";
-  }
 }
 
 }  // namespace llmd::wire

@@ -1,14 +1,14 @@
 // HTTP/1.1 message heads and chunked bodies (RFC 9110, RFC 9112): strict, zero-copy, no I/O.
 //
-// A head is parsed once all of it lies in one run of bytes; names and values are views into that run.
-// What a proxy must not guess about is refused rather than repaired: bare LF, obs-fold, white space
-// before a colon, control bytes, Content-Length beside Transfer-Encoding, repeated or odd lengths,
-// codings other than exactly "chunked".
+// A head is parsed once all of it lies in one run of bytes; names and values are views into that
+// run. What a proxy must not guess about is refused rather than repaired: bare LF, obs-fold, white
+// space before a colon, control bytes, Content-Length beside Transfer-Encoding, repeated or odd
+// lengths, codings other than exactly "chunked".
 //
 // Thread safety: plain values and pure functions.
-// Invariants: 1. A head that parses has exactly one framing. 2. Parsing any bytes is memory-safe and
-// linear in their number, also when they arrive one by one (HeadParser remembers where it looked).
-// Limits: HttpLimits; each has its own error and status.
+// Invariants: 1. A head that parses has exactly one framing. 2. Parsing any bytes is memory-safe
+// and linear in their number, also when they arrive one by one (HeadParser remembers where it
+// looked). Limits: HttpLimits; each has its own error and status.
 #pragma once
 
 #include <array>
@@ -23,7 +23,6 @@ enum class HttpError : uint8_t {
   kNone,
   kBadRequestLine,
   kBadStatusLine,
-  kBadMethod,
   kBadTarget,
   kTargetTooLong,
   kUnsupportedVersion,
@@ -117,12 +116,22 @@ class HttpFields {
   std::array<HttpField, kHttpFieldsMax> fields_;
 };
 
-enum class HttpMethod : uint8_t { kOther, kGet, kHead, kPost, kPut, kDelete, kOptions, kPatch,
-                                  kConnect, kTrace };
+enum class HttpMethod : uint8_t {
+  kOther,
+  kGet,
+  kHead,
+  kPost,
+  kPut,
+  kDelete,
+  kOptions,
+  kPatch,
+  kConnect,
+  kTrace
+};
 
 enum class HttpFraming : uint8_t {
-  kNone,        // no body
-  kLength,      // content_length bytes
+  kNone,    // no body
+  kLength,  // content_length bytes
   kChunked,
   kUntilClose,  // responses only
 };
@@ -154,9 +163,9 @@ struct ResponseHead : HttpHead {
 
 enum class ParseState : uint8_t { kNeedMore, kDone, kError };
 
-// Parses heads that may arrive in pieces. `bytes` always starts at the first byte of the message and
-// holds all that came so far (it may have moved in memory). One empty line before a request is skipped
-// and counted in head_bytes.
+// Parses heads that may arrive in pieces. `bytes` always starts at the first byte of the message
+// and holds all that came so far (it may have moved in memory). One empty line before a request is
+// skipped and counted in head_bytes.
 class HeadParser {
  public:
   explicit HeadParser(const HttpLimits& limits = {}) : limits_(limits) {}
@@ -180,9 +189,9 @@ class HeadParser {
 };
 
 // Walks through a chunked body that arrives in pieces, without copying: data comes as views of the
-// input, and the caller can relay the same input untouched up to where the body ends. Extensions and
-// trailers are checked for their characters and otherwise skipped; extensions of one body are limited
-// to kExtensionBytesMax in total, so that framing cannot outweigh data without bound.
+// input, and the caller can relay the same input untouched up to where the body ends. Extensions
+// and trailers are checked for their characters and otherwise skipped; extensions of one body are
+// limited to kExtensionBytesMax in total, so that framing cannot outweigh data without bound.
 class ChunkedDecoder {
  public:
   static constexpr size_t kExtensionBytesMax = 64 << 10;
@@ -195,8 +204,8 @@ class ChunkedDecoder {
   explicit ChunkedDecoder(size_t trailer_bytes_max = 8 << 10)
       : trailer_bytes_max_(trailer_bytes_max) {}
 
-  // Takes bytes from the front of `input` (which is shortened) up to the next step. Call it until it
-  // gives kNeedMore, kEnd or kError.
+  // Takes bytes from the front of `input` (which is shortened) up to the next step. Call it until
+  // it gives kNeedMore, kEnd or kError.
   Step Next(std::string_view& input, std::string_view& piece);
   HttpError error() const { return error_; }
   // Bytes of the present chunk that are still to come, a lower bound for the rest of the body.
@@ -204,9 +213,9 @@ class ChunkedDecoder {
 
  private:
   enum class State : uint8_t {
-    kSize,          // hex digits
-    kExtension,     // after ";" up to CR
-    kSizeLf,        // LF of the size line
+    kSize,       // hex digits
+    kExtension,  // after ";" up to CR
+    kSizeLf,     // LF of the size line
     kData,
     kDataCr,
     kDataLf,
@@ -223,19 +232,19 @@ class ChunkedDecoder {
   State state_ = State::kSize;
   HttpError error_ = HttpError::kNone;
   uint8_t digits_ = 0;
-  bool colon_seen_ = false;   // in the present trailer line
+  bool colon_seen_ = false;  // in the present trailer line
   uint64_t left_ = 0;
   size_t extension_bytes_ = 0;  // of the whole body
   size_t trailer_bytes_ = 0;
   size_t trailer_bytes_max_;
 };
 
-// Appends a head to a fixed buffer. Nothing is checked but the room: names and values come from our own
-// code or from a parsed head. After an overflow nothing more is written and ok() is false.
+// Appends a head to a fixed buffer. Nothing is checked but the room: names and values come from our
+// own code or from a parsed head. After an overflow nothing more is written and ok() is false.
 class HeadWriter {
  public:
-  explicit HeadWriter(std::span<char> room) : out_(room.data()), limit_(out_ + room.size()),
-                                              begin_(out_) {}
+  explicit HeadWriter(std::span<char> room)
+      : out_(room.data()), limit_(out_ + room.size()), begin_(out_) {}
 
   void Raw(std::string_view bytes);
   void RequestLine(std::string_view method, std::string_view target);
