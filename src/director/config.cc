@@ -32,13 +32,15 @@ base::Result<std::shared_ptr<const Generation>> Compile(
   if (!document) return std::unexpected(errors.ToStatus());
   PickerDocument picker;
   std::vector<std::string> warnings;
-  const bool read =
-      PickerDocumentType().Read(document->root(), {.errors = &errors}, &picker);
-  // What is missing or misspelt would only be complained about again.
-  if (!read || !errors.ok()) return std::unexpected(errors.ToStatus());
+  PickerDocumentType().Read(document->root(), {.errors = &errors}, &picker);
+  const bool read = errors.ok();
   CheckAndNormalise(&picker, &errors, &warnings);
   GenerationBuilder builder(std::move(picker), catalogue, fleet, options, previous, errors,
                             std::move(warnings));
+  if (!read) {  // what could not be read would be missed elsewhere and complained about again
+    builder.MakeListed();
+    return std::unexpected(errors.ToStatus());
+  }
   std::shared_ptr<const Generation> generation = builder.Build();
   if (!errors.ok()) return std::unexpected(errors.ToStatus());
   return generation;

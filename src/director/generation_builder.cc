@@ -126,8 +126,7 @@ const plugin::PluginType* GenerationBuilder::CheckType(const Spec& spec) {
     return nullptr;
   }
   if (!found->factory) {
-    errors_.Add(at, Concat("plugin type \"", type,
-                           "\" is part of llm-d but not built into this release yet"));
+    errors_.Add(at, Concat("plugin type \"", type, "\"", kNotBuiltYet));
     return nullptr;
   }
   if (found->stability == plugin::Stability::kAlpha && !options_.allow_experimental_plugins) {

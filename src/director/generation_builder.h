@@ -1,6 +1,6 @@
 // GenerationBuilder: from a checked document to a Generation. Internal to director/; see config.h.
 //
-// plugins.cc of this pair (generation_builder.cc) makes the plugins: references first, unchanged ones
+// generation_builder.cc makes the plugins: references first, unchanged ones
 // taken over from the previous generation, defaults and missing producers injected.
 // generation_parts.cc compiles the rest: profiles, handler, producers' order, data layer, parsers.
 // Every step reports all it finds; a plugin that could not be made is passed over by later steps.
@@ -44,6 +44,8 @@ class GenerationBuilder {
 
   // nullptr when errors were reported.
   std::shared_ptr<const Generation> Build();
+  // Makes the listed plugins only, for the errors in them: of a document that could be read in part.
+  void MakeListed();
 
  private:
   enum class Making : uint8_t { kNotYet, kNow, kDone, kFailed };
@@ -60,7 +62,6 @@ class GenerationBuilder {
   Spec* Find(std::string_view name);
   // Reports an undefined name at `at`; nullptr then, and for a plugin that could not be made.
   Spec* Use(std::string_view name, const config::Node& at, std::string_view what);
-  void MakeListed();
   void Make(Spec& spec);
   const plugin::PluginType* CheckType(const Spec& spec);
   bool TakeOver(Spec& spec);

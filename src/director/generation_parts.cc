@@ -142,6 +142,10 @@ void GenerationBuilder::BuildParsers() {
     const Node at = reference.where.FindOrSelf("pluginRef");
     // Named by its type, a parser need not be listed (as upstream).
     if (!Find(reference.plugin_ref) && catalogue_.Find(reference.plugin_ref)) {
+      if (!IsBuilt(reference.plugin_ref)) {
+        errors_.Add(at, Concat("plugin type \"", reference.plugin_ref, "\"", kNotBuiltYet));
+        continue;
+      }
       Inject(reference.plugin_ref, "requestHandler");
     }
     const Spec* spec = Use(reference.plugin_ref, at, "requestHandler");
@@ -221,20 +225,19 @@ void GenerationBuilder::BuildDataLayer() {
 
 void GenerationBuilder::BuildDiscovery() {
   const DataLayerEntry& data = *document_.data_layer;
-  constexpr std::string_view kNotBuilt = " is part of llm-d but not built into this release yet";
   if (data.peer_discovery) {
-    errors_.Add(data.where.FindOrSelf("peerDiscovery"), Concat("discovery of peers", kNotBuilt));
+    errors_.Add(data.where.FindOrSelf("peerDiscovery"), Concat("discovery of peers", kNotBuiltYet));
   }
   if (data.cross_replica_syncer && !data.cross_replica_syncer->empty()) {
     errors_.Add(data.where.FindOrSelf("crossReplicaSyncerPluginRef"),
-                Concat("state shared between replicas", kNotBuilt));
+                Concat("state shared between replicas", kNotBuiltYet));
   }
   if (!data.discovery) {
     if (options_.endpoints_given) return;
     errors_.Add(data.where ? data.where : document_.where,
                 Concat("no source of endpoints: dataLayer.discovery must refer to a plugin of type "
                        "file-discovery, or --endpoints be given; discovery from Kubernetes",
-                       kNotBuilt));
+                       kNotBuiltYet));
     return;
   }
   const Node at = data.discovery->where.FindOrSelf("pluginRef");

@@ -180,8 +180,8 @@ ObjectPtr<PickerDocument> DocumentType() {
   static const auto type =
       Object<D>("EndpointPickerConfig")
           .Where(&D::where)
-          .Required("apiVersion", "llm-d.ai/v1alpha1.", &D::api_version)
-          .Required("kind", "EndpointPickerConfig.", &D::kind)
+          .Required("apiVersion", "llm-d.ai/v1alpha1.", &D::api_version, config::String(1))
+          .Required("kind", "EndpointPickerConfig.", &D::kind, config::String(1))
           .Field("featureGates", "Optional features: name, name=true or name=false.",
                  &D::feature_gates)
           .Field("plugins", "Every plugin that is used.", &D::plugins,
@@ -230,8 +230,7 @@ void CheckGates(const PickerDocument& d, ErrorList* errors) {
       errors->Add(at, Concat("\"", gate.substr(equals + 1), "\" is no value of the feature gate ",
                              name, ", allowed are true, false"));
     } else if (*value && name == "flowControl") {
-      errors->Add(at, "feature gate \"flowControl\" is part of llm-d but not built into this "
-                      "release yet");
+      errors->Add(at, Concat("feature gate \"flowControl\"", kNotBuiltYet));
     }
   }
 }
@@ -242,9 +241,6 @@ void CheckNames(PickerDocument* d, ErrorList* errors) {
     if (p.name.empty()) p.name = p.type;
     if (!names.insert(p.name).second) {
       errors->Add(p.where.FindOrSelf("name"), Concat("duplicate plugin name \"", p.name, "\""));
-    }
-    if (!p.parameters.is_null() && p.parameters.kind() != config::NodeKind::kMap) {
-      errors->Add(p.parameters, "parameters must be a map");
     }
   }
   std::set<std::string_view> profiles;
@@ -301,13 +297,13 @@ void CheckAndNormalise(PickerDocument* d, ErrorList* errors, std::vector<std::st
     warnings->push_back(Concat("apiVersion ", kDeprecatedApiVersion, " is deprecated: use ",
                                kApiVersion));
     d->api_version = kApiVersion;
-  } else if (d->api_version != kApiVersion) {
+  } else if (!d->api_version.empty() && d->api_version != kApiVersion) {
     const std::string_view allowed[] = {kApiVersion};
     errors->Add(d->where.FindOrSelf("apiVersion"),
                 Concat("unknown apiVersion \"", d->api_version, "\", allowed is ", kApiVersion,
                        config::DidYouMean(d->api_version, allowed)));
   }
-  if (d->kind != kKind) {
+  if (!d->kind.empty() && d->kind != kKind) {
     const std::string_view allowed[] = {kKind};
     errors->Add(d->where.FindOrSelf("kind"),
                 Concat("unknown kind \"", d->kind, "\", allowed is ", kKind,

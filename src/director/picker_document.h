@@ -18,6 +18,9 @@ namespace llmd::director {
 inline constexpr std::string_view kApiVersion = "llm-d.ai/v1alpha1";
 inline constexpr std::string_view kDeprecatedApiVersion = "inference.networking.x-k8s.io/v1alpha1";
 inline constexpr std::string_view kKind = "EndpointPickerConfig";
+// What is said of a part of the original that comes later.
+inline constexpr std::string_view kNotBuiltYet =
+    " is part of llm-d but not built into this release yet";
 
 // What upstream runs without a config file: pkg/epp/config/loader/defaults.go.
 std::string_view DefaultPickerYaml();
@@ -107,7 +110,8 @@ struct PickerDocument {
 const config::ObjectType<PickerDocument>& PickerDocumentType();
 const config::ObjectType<PluginEntry>& PluginEntryType();
 
-// What can be said without knowing any plugin: version, kind, gates, names, bands. Names default to
+// What can be said without knowing any plugin: version, kind, gates, names, bands (a part that could
+// not be read was reported before and is empty). Names default to
 // types, and the deprecated fields move to their new places (`warnings` says so).
 void CheckAndNormalise(PickerDocument* document, config::ErrorList* errors,
                        std::vector<std::string>* warnings);

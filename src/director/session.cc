@@ -291,7 +291,6 @@ Decision Session::OnUpstreamFailed(UpstreamFailure failure, int status, bool bod
     s.counted_retrying = true;
     ++s.core.retrying;
   }
-  s.core.view.Refresh(now);
   MoveToNext(s);
   if (const base::Status booked = BookRoute(s); !booked.ok()) return Refuse(s, ReplyTo(s, booked));
   return Send(s);

@@ -39,7 +39,10 @@ Forward::Splice ReadEvents(SessionState& s, std::string_view bytes) {
 Forward::Splice ReadDocument(SessionState& s, std::string_view bytes) {
   protocol::ReplyScanner& scan = *s.reply_scan;
   if (s.restorer) s.restorer->Begin(bytes);
-  if (!scan.done()) scan.Feed(bytes);
+  if (!scan.done()) {
+    scan.Feed(bytes);
+    s.fields = scan.fields();
+  }
   if (!s.restorer) return {};
   s.restorer->Replace(scan.fields().model_begin, scan.fields().model_end);
   return s.restorer->End(scan.model_settled() ? 0 : s.restorer->from().size());

@@ -294,12 +294,19 @@ void View::AdoptMembers() {
   version_seen_ = next->members->version;
   const size_t size = next->members->by_number.size();
   if (size <= waiting_.size()) return;
-  for (auto* column : {&waiting_, &running_, &kv_usage_, &share_}) column->resize(size);
+  // Reserved in full (memory that is not touched costs nothing): columns never move.
+  for (auto* column : {&waiting_, &running_, &kv_usage_, &share_}) {
+    column->reserve(kEndpointsMax);
+    column->resize(size);
+  }
   scraped_.resize(size);
   in_flight_at_report_.resize(size);
+  reported_at_.reserve(kEndpointsMax);
   reported_at_.resize(size);
-  block_tokens_.resize(size);
-  block_count_.resize(size);
+  for (auto* column : {&block_tokens_, &block_count_}) {
+    column->reserve(kEndpointsMax);
+    column->resize(size);
+  }
 }
 
 void View::Regather(base::TimePoint now) {
@@ -317,6 +324,7 @@ void View::GatherCounter(CounterId counter) {
   // The whole range of numbers, members or not: it is dense, and a removed endpoint's bookings stay
   // readable for the sessions that still hold it.
   std::vector<int64_t>& sums = counters_[counter];
+  sums.reserve(kEndpointsMax);
   const size_t size = std::max(waiting_.size(), sums.size());
   sums.assign(size, 0);
   int64_t* out = sums.data();

@@ -125,7 +125,8 @@ class View {
   // first slow start and then ejection are ignored: a wrong verdict must not take the fleet down.
   std::span<EndpointNumber> Routable(base::Random& random, base::Arena& arena) const;
 
-  // Columns by EndpointNumber, valid until the next Refresh. waiting/running are the scraped values
+  // Columns by EndpointNumber. They stay where they are as long as the View lives, once there was a
+  // member; their content is of the last Refresh. waiting/running are the scraped values
   // corrected by what we sent and got back since (see CorrectedLoad).
   const float* waiting() const { return waiting_.data(); }
   const float* running() const { return running_.data(); }
