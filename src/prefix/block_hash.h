@@ -14,8 +14,8 @@
 // Thread safety: functions are pure; a PromptHasher belongs to one thread.
 // Invariants: 1. The hashes depend on the bytes only, not on how Append cut them. 2. Nothing is
 // allocated. 3. Hashing stops when `out` is full; the rest is ignored.
-// Limits: kBlockBytesMax. Cost (prefix_bench.cc, one EPYC core): 128 KiB in blocks of 256 bytes take
-// 5.7 us with AES rounds, 13.5 us with XXH3.
+// Limits: kBlockBytesMax. Cost (prefix_bench.cc, one EPYC core): 128 KiB in blocks of 256 bytes
+// take 5.7 us with AES rounds, 13.5 us with XXH3.
 #pragma once
 
 #include <cstddef>
