@@ -1,7 +1,8 @@
 """Prints the table of docs/performance.md: the gateway beside nginx, one row per promise.
 
-Within a round the contestants run one after the other, and every figure is the median of its rounds,
-so that a slow minute of the machine hits all alike. Ratios are medians of the rounds' ratios.
+Within a round the contestants run one after the other, and every figure is the median of its
+rounds, so that a slow minute of the machine hits all alike. Ratios are medians of the rounds'
+ratios.
 """
 
 import argparse
@@ -43,7 +44,8 @@ class Row:
         def number(value, unit=""):
             if value is None:
                 return ""
-            digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 4
+            size = abs(value)
+            digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 4
             return f"{value:.{digits}f}{' ' + unit if unit else ''}"
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
         return [self.name, number(self.llmd, self.unit), number(self.nginx, self.unit), ratio,
@@ -94,18 +96,18 @@ class GatewayBench:
             return
         # 512 KB are 131,072 tokens, as many as the profile's context holds at most.
         engines = self.stand.simulate(4, ["--profile", "instant", "--max-model-len", 4 * 131072])
-        contest = {"llmd": self.stand.gateway(engines.urls), "nginx": self.stand.nginx(engines.urls)}
+        contest = self.contest(engines)
         with_direct = dict(contest, direct=engines)
         if self.wants(names["1"], names["p99"]):
             runs = self.compare(names["1"], with_direct, self.flags(1 * KB, 16))
             self.cpu_row(names["1"], runs, 0.85)
             self.p99_row(names["p99"], runs)
         if self.wants(names["128"]):
-            self.cpu_row(names["128"], self.compare(names["128"], contest, self.flags(128 * KB, 16)),
-                         0.95)
+            runs = self.compare(names["128"], contest, self.flags(128 * KB, 16))
+            self.cpu_row(names["128"], runs, 0.95)
         if self.wants(names["512"]):
-            self.cpu_row(names["512"], self.compare(names["512"], contest, self.flags(512 * KB, 1)),
-                         1.2)
+            runs = self.compare(names["512"], contest, self.flags(512 * KB, 1))
+            self.cpu_row(names["512"], runs, 1.2)
         if self.wants(names["p50"]):
             self.p50_row(names["p50"],
                          self.compare(names["p50"], with_direct, self.flags(1 * KB, 1)))
@@ -124,7 +126,7 @@ class GatewayBench:
         engines = self.stand.simulate(4, ["--model", "sim", "--inter-token-latency", "2ms",
                                           "--max-num-seqs", "64", "--max-model-len", "4096",
                                           "--kv-cache-size", "65536"])
-        contest = {"llmd": self.stand.gateway(engines.urls), "nginx": self.stand.nginx(engines.urls)}
+        contest = self.contest(engines)
         for streams, name in names.items():
             if not self.wants(name):
                 continue
@@ -166,7 +168,8 @@ class GatewayBench:
                                   "due": due, "failed": failed, "late": late})
         self.rows.append(Row(name, "% of a core", 100 * share, target=f"<= {100 * share_max:.0f} %",
                              good=share <= share_max and on_time,
-                             note=f"{done:.0f} of {due:.0f} due, {late:.0f} late, {failed:.0f} failed"))
+                             note=f"{done:.0f} of {due:.0f} due, {late:.0f} late, "
+                                  f"{failed:.0f} failed"))
         self.stand.end(gateway)
         self.stand.end(engines)
 
@@ -214,6 +217,9 @@ class GatewayBench:
 
     # --- measuring ----------------------------------------------------------------------------
 
+    def contest(self, engines):
+        return {"llmd": self.stand.gateway(engines.urls), "nginx": self.stand.nginx(engines.urls)}
+
     def flags(self, prompt_bytes, connections):
         return ["--concurrency", connections, "--prompt-bytes", prompt_bytes,
                 "--output-tokens", OUTPUT_TOKENS, "--duration", f"{self.gauge.seconds}s",
@@ -257,8 +263,9 @@ class GatewayBench:
                            f"{rates['llmd']:.0f} against {rates['nginx']:.0f} requests/s")
 
     def latencies(self, runs, percentile):
-        return {who: [run["successes"]["latency"]["request_latency"][percentile] * 1e6 for run in of]
-                for who, of in runs.items()}
+        def one(run):
+            return run["successes"]["latency"]["request_latency"][percentile] * 1e6
+        return {who: [one(run) for run in of] for who, of in runs.items()}
 
     def p50_row(self, name, runs):
         direct = self.latencies(runs, "median")

@@ -5,8 +5,8 @@
         gateway = stand.gateway(engines.urls)
         report = stand.load(gateway, ["--concurrency", "16"], watch=[gateway])
 
-Programs end with the stand; what they say goes to files in its folder, which is removed, and the end
-of it to the terminal when one fails.
+Programs end with the stand; what they say goes to files in its folder, which is removed, and the
+end of it to the terminal when one fails.
 """
 
 import contextlib
