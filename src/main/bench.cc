@@ -69,6 +69,8 @@ struct Flags {
   std::vector<std::string> watched;
   bool ignore_eos = true;
   bool quiet = false;
+  bool rate_given = false;
+  bool duration_given = false;
 };
 
 void AddLoadFlags(CLI::App& app, Flags& flags) {
@@ -194,14 +196,14 @@ base::Status ReadExtraBody(const std::string& text, std::string* members) {
   return {};
 }
 
-base::Result<bench::BenchOptions> Understand(Flags flags, bool duration_given) {
+base::Result<bench::BenchOptions> Understand(Flags flags) {
   bench::BenchOptions& options = flags.options;
-  if (options.rate != 0) {
+  if (flags.rate_given) {
     options.arrival =
         flags.arrival == "constant" ? workload::Arrival::kConstant : workload::Arrival::kPoisson;
   }
   // A count alone means "until they are sent".
-  const bool count_alone = options.request_count_max != UINT64_MAX && !duration_given;
+  const bool count_alone = options.request_count_max != UINT64_MAX && !flags.duration_given;
   options.duration = count_alone ? base::Duration::max() : flags.duration;
   if (flags.drain_timeout.count() > 0) options.drain_timeout = flags.drain_timeout;
   LLMD_RETURN_IF_ERROR(ReadLengths(flags));
@@ -284,7 +286,9 @@ int BenchMain(int argc, char** argv) {
   AddOutputFlags(app, flags);
   GroupNewOptions(app, "Output");
   if (const int status = ParseFlags(app, argc, argv); status >= 0) return status;
-  const auto options = Understand(flags, app.count("--duration") > 0);
+  flags.rate_given = app.count("--rate") > 0;
+  flags.duration_given = app.count("--duration") > 0;
+  const auto options = Understand(flags);
   if (!options) {
     Fail("bench", options.error());
     return 2;
