@@ -348,6 +348,7 @@ void ClientConnection::Fail(ClientErrorKind kind, int errno_value, std::string d
 
 void ClientConnection::GoIdle() {
   phase_ = Phase::kIdle;
+  reply_complete_ = false;
   idle_since_ = loop().now();
   next_idle_ = target_->idle;
   previous_idle_ = nullptr;
