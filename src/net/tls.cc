@@ -62,8 +62,10 @@ class TlsStream final : public runtime::Stream {
     runtime::CloseFd(fd_);
   }
 
+  // After a failure the first cause stays: OpenSSL would only report what followed from it.
   IoResult Read(std::span<char> room) override {
     IoResult result;
+    if (failed_) return {0, IoStatus::kError};
     while (result.bytes < room.size()) {
       ERR_clear_error();
       size_t n = 0;
@@ -82,6 +84,7 @@ class TlsStream final : public runtime::Stream {
 
   IoResult Write(std::span<const iovec> parts) override {
     IoResult result;
+    if (failed_) return {0, IoStatus::kError};
     size_t part = 0;
     size_t offset = 0;  // into parts[part]
     while (part < parts.size()) {
