@@ -11,6 +11,7 @@
 #include "base/strings.h"
 #include "config/document.h"
 #include "director/director_testing.h"
+#include "director/picker_document.h"
 
 namespace llmd::director {
 namespace {
@@ -435,22 +436,22 @@ TEST(Schema, IsADocumentWithEveryBuiltType) {
 TEST(Samples, AreReadOrSayWhatTheyWaitFor) {
   const char* directory = std::getenv("LLMD_REFERENCE_DIR");
   if (!directory) GTEST_SKIP() << "LLMD_REFERENCE_DIR names no checkout of the original";
-  plugin::Catalogue catalogue;
-  for (const auto& t : TestCatalogue().types()) catalogue.Add(t);
   size_t files = 0;
   for (const auto& entry :
        std::filesystem::directory_iterator(std::filesystem::path(directory) / "deploy/config")) {
     if (entry.path().extension() != ".yaml") continue;
     ++files;
     fleet::Fleet fleet(1);
-    const auto result = Compile(ReadFile(entry.path()), entry.path().filename().string(), catalogue,
-                                fleet, {.allow_experimental_plugins = true, .endpoints_given = true},
+    const auto result = Compile(ReadFile(entry.path()), entry.path().filename().string(),
+                                TestCatalogue(), fleet, {.allow_experimental_plugins = true, .endpoints_given = true},
                                 nullptr);
     if (result) continue;
     for (std::string_view line : base::Split(result.error().message(), '\n')) {
-      const bool names_a_type = line.find("plugin type \"") != std::string_view::npos;
-      const bool names_a_parameter = line.find(".parameters") != std::string_view::npos;
-      EXPECT_TRUE(names_a_type || names_a_parameter) << line;
+      const bool comes_later = line.find(kNotBuiltYet) != std::string_view::npos;
+      // The test catalogue has few types, and its plugins take few parameters.
+      const bool of_a_plugin = line.find("unknown plugin type") != std::string_view::npos ||
+                               line.find(".parameters") != std::string_view::npos;
+      EXPECT_TRUE(comes_later || of_a_plugin) << line;
     }
   }
   EXPECT_GE(files, 15u);
