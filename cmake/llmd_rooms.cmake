@@ -1,6 +1,7 @@
 # llmd_room(NAME [DEPS room...] [LIBS external...] [TEST_DEPS room...] [TEST_LIBS external...])
 #
-# One room is one static library of the room's *.cc (subfolders included), one gtest binary
+# One room is one static library of the room's *.cc (subfolders included; *_main.cc belong to
+# programs that the room's CMakeLists.txt adds), one gtest binary
 # NAME_test of its *_test.cc and the *_testing.cc that they share, one libFuzzer binary per
 # *_fuzz.cc (asan build only) and one Google Benchmark binary per *_bench.cc. DEPS are rooms that
 # the room's headers or sources include; the tidy program compares them with the #include lines and
@@ -10,7 +11,7 @@ function(llmd_room NAME)
   set(dir ${CMAKE_CURRENT_SOURCE_DIR})
   file(GLOB_RECURSE all CONFIGURE_DEPENDS ${dir}/*.cc)
   set(sources ${all})
-  list(FILTER sources EXCLUDE REGEX "_(test|testing|fuzz|bench)\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "_(test|testing|fuzz|bench|main)\\.cc$")
   set(deps ${R_DEPS})
   list(TRANSFORM deps PREPEND llmd_)
   set(test_deps ${R_TEST_DEPS})

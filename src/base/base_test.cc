@@ -1,5 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <mutex>
+#include <thread>
+
+#include "base/adaptive_mutex.h"
 #include "base/arena.h"
 #include "base/buffer.h"
 #include "base/check.h"
@@ -72,6 +76,25 @@ TEST(Bug, CountsEveryTimeAndGoesOn) {
   SetBugFatalForTest(true);
   EXPECT_DEATH({ LLMD_BUG("fatal now"); }, "fatal now");
   SetBugFatalForTest(false);
+}
+
+TEST(AdaptiveMutex, LetsOneInAtATime) {
+  AdaptiveMutex mutex;
+  int count = 0;
+  auto add = [&] {
+    for (int i = 0; i < 20'000; ++i) {
+      std::lock_guard lock(mutex);
+      ++count;
+    }
+  };
+  std::thread other(add);
+  add();
+  other.join();
+  EXPECT_EQ(count, 40'000);
+  mutex.lock();
+  std::thread refused([&] { EXPECT_FALSE(mutex.try_lock()); });
+  refused.join();
+  mutex.unlock();
 }
 
 TEST(Random, IsDeterministicAndInRange) {

@@ -41,9 +41,3 @@ TEST(Catalogue, NamesOfLaterReleasesAreKnownAndNotBuilt) {
 
 }  // namespace
 }  // namespace llmd
-
-// The room's library holds the program's main, which would win over that of gtest_main.
-int main(int argc, char** argv) {
-  testing::InitGoogleTest(&argc, argv);
-  return RUN_ALL_TESTS();
-}

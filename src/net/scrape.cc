@@ -12,6 +12,11 @@ namespace {
 
 // Room beyond the last page's size, so that a page that grew a little still fits one read.
 constexpr size_t kPageSlackBytes = 2048;
+// Targets started together at least: a wake-up costs as much as several sends, and the replies of a
+// batch are mostly read in one turn.
+constexpr size_t kBatchTargets = 8;
+// New targets that connect in one tick: a few milliseconds of work.
+constexpr size_t kFreshPerTickMax = 100;
 constexpr size_t kPageReadBytesMax = base::BufferPool::kLargestPooledBytes;
 
 }  // namespace
@@ -97,6 +102,7 @@ struct Scraper::Impl {
   }
   base::Duration TickLength() const { return options.interval / static_cast<int>(TickCount()); }
   void AssignPhases();
+  void SkipEmptyTicks();
   void Tick();
   void Begin(ScrapeJob& job);
 
@@ -203,8 +209,17 @@ void Scraper::Impl::AssignPhases() {
   for (auto& [id, job] : jobs) all.push_back(job.get());
   std::sort(all.begin(), all.end(),
             [](const ScrapeJob* a, const ScrapeJob* b) { return a->id() < b->id(); });
+  const size_t batches = std::clamp<size_t>(all.size() / kBatchTargets, 1, ticks);
   for (size_t i = 0; i < all.size(); ++i) {
-    by_tick[i * ticks / all.size()].push_back(all[i]);
+    by_tick[i * batches / all.size() * ticks / batches].push_back(all[i]);
+  }
+}
+
+// Ticks without a target cost no wake-up.
+void Scraper::Impl::SkipEmptyTicks() {
+  for (size_t skipped = 0; skipped < by_tick.size() && by_tick[tick].empty(); ++skipped) {
+    tick = (tick + 1) % by_tick.size();
+    next_tick += TickLength();
   }
 }
 
@@ -218,8 +233,9 @@ void Scraper::Impl::Tick() {
     ++stats.late_ticks;
   }
   batch.clear();
-  for (ScrapeJob* job : fresh) batch.push_back(job->id());
-  fresh.clear();
+  const size_t fresh_count = std::min(fresh.size(), kFreshPerTickMax);
+  for (size_t i = 0; i < fresh_count; ++i) batch.push_back(fresh[i]->id());
+  fresh.erase(fresh.begin(), fresh.begin() + static_cast<ptrdiff_t>(fresh_count));
   size_t steps = 0;
   while (next_tick <= now && steps < by_tick.size()) {
     for (ScrapeJob* job : by_tick[tick]) batch.push_back(job->id());
@@ -228,6 +244,7 @@ void Scraper::Impl::Tick() {
     ++steps;
   }
   if (next_tick <= now) next_tick = now + length;
+  SkipEmptyTicks();
   timer.ArmAt(next_tick);
   for (ScrapeId id : batch) {
     if (auto found = jobs.find(id); found != jobs.end()) Begin(*found->second);
@@ -236,8 +253,8 @@ void Scraper::Impl::Tick() {
 
 void Scraper::Impl::Begin(ScrapeJob& job) {
   if (job.busy()) {
-    // A target that was just added may come up twice in one batch.
-    if (job.sent_at() != loop.now()) ++stats.late;
+    // Not late: a new target whose first scrape began shortly before its place in the interval.
+    if (loop.now() - job.sent_at() > options.interval - TickLength()) ++stats.late;
     return;
   }
   ++stats.started;
@@ -257,10 +274,10 @@ ScrapeId Scraper::Add(ScrapeTargetSpec spec, ScrapeSink& sink) {
   impl_->fresh.push_back(job.get());
   impl_->jobs.emplace(id, std::move(job));
   impl_->phases_stale = true;
-  if (!impl_->timer.armed()) {
-    impl_->next_tick = impl_->loop.now();
-    impl_->timer.ArmAt(impl_->next_tick);
-  }
+  const base::TimePoint now = impl_->loop.now();
+  if (!impl_->timer.armed()) impl_->next_tick = now;
+  // The first scrape does not wait for the target's place in the interval.
+  impl_->timer.ArmAt(std::min(impl_->next_tick, now + impl_->TickLength()));
   return id;
 }
 

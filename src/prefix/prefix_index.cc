@@ -6,6 +6,7 @@
 #include <mutex>
 #include <vector>
 
+#include "base/adaptive_mutex.h"
 #include "base/check.h"
 
 namespace llmd::prefix {
@@ -165,7 +166,7 @@ struct PrefixIndex::Impl {
       : bytes_max(std::max(limit, kBytesMaxSmallest)), endpoints(kEndpointsMax) {}
 
   const size_t bytes_max;
-  mutable std::mutex mutex;
+  mutable base::AdaptiveMutex mutex;
   Pool<Node> nodes;
   Pool<Extent> extents;
   NodeTable table;

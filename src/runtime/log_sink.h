@@ -25,7 +25,7 @@ struct LogSinkOptions {
   std::string path;  // "" is stderr, "-" stdout, else a file that is appended to
   size_t buffer_bytes_max = 4 << 20;
   // How long the writing thread gathers lines after the first one.
-  base::Duration gather = std::chrono::milliseconds(5);
+  base::Duration gather = std::chrono::milliseconds(20);
 };
 
 class AsyncLogSink final : public telemetry::LogSink {

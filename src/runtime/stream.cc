@@ -39,10 +39,15 @@ class TcpStream final : public Stream {
   IoResult Write(std::span<const iovec> parts) override {
     size_t wanted = 0;
     for (const iovec& part : parts) wanted += part.iov_len;
-    msghdr message{};
-    message.msg_iov = const_cast<iovec*>(parts.data());
-    message.msg_iovlen = parts.size();
-    ssize_t n = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
+    ssize_t n;
+    if (parts.size() == 1) {  // the kernel takes a plain buffer with less ado
+      n = ::send(fd_, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL);
+    } else {
+      msghdr message{};
+      message.msg_iov = const_cast<iovec*>(parts.data());
+      message.msg_iovlen = parts.size();
+      n = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
+    }
     if (n < 0) return Failed();
     const size_t bytes = static_cast<size_t>(n);
     return {bytes, bytes < wanted ? IoStatus::kDrained : IoStatus::kOk};
