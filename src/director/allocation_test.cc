@@ -63,8 +63,8 @@ TEST(Allocation, TheHookCounts) {
 TEST(Allocation, NonePerRequestInTheSteadyState) {
   testing::Bed bed(4, {.clock = [] { return base::TimePoint{}; }});
   for (const auto& [stream, bytes, retry] :
-       {std::tuple(false, 1000, false), std::tuple(true, 1000, false), std::tuple(true, 128 << 10, false),
-        std::tuple(false, 1000, true)}) {
+       {std::tuple(false, 1000, false), std::tuple(true, 1000, false),
+        std::tuple(true, 128 << 10, false), std::tuple(false, 1000, true)}) {
     const auto run = [&](uint64_t seed) {
       bed.now += std::chrono::seconds(60);
       Chat(bed, seed, stream, static_cast<size_t>(bytes), retry);

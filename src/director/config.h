@@ -2,8 +2,8 @@
 // (apix/config/v1alpha1/endpointpickerconfig_types.go), strict, all errors at once.
 //
 // Compile() turns it into a Generation: plugins made in dependency order, profiles as flat arrays,
-// attribute slots numbered. A Generation is immutable and shared by all workers; sessions pin the one
-// they began with, so a reload never changes a request half-way.
+// attribute slots numbered. A Generation is immutable and shared by all workers; sessions pin the
+// one they began with, so a reload never changes a request half-way.
 #pragma once
 
 #include <memory>
@@ -27,7 +27,8 @@ namespace llmd::director {
 
 struct LoadOptions {
   bool allow_experimental_plugins = false;
-  // Endpoints come from the command line: no file-discovery is needed and the built-in defaults apply.
+  // Endpoints come from the command line: no file-discovery is needed and the built-in defaults
+  // apply.
   bool endpoints_given = false;
 };
 
@@ -122,8 +123,8 @@ class Generation {
 inline constexpr size_t kSlotsMax = 256;
 
 // Reads and compiles `yaml` ("" = upstream's defaults). `filename` is for messages. Plugins whose
-// name, type and parameters are unchanged are taken over from `previous` with their state. On errors
-// the Status carries all of them, one per line, and nothing was changed.
+// name, type and parameters are unchanged are taken over from `previous` with their state. On
+// errors the Status carries all of them, one per line, and nothing was changed.
 base::Result<std::shared_ptr<const Generation>> Compile(
     std::string_view yaml, std::string_view filename, const plugin::Catalogue& catalogue,
     fleet::Fleet& fleet, const LoadOptions& options, const Generation* previous);

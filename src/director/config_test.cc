@@ -100,7 +100,8 @@ TEST(Config, EffectiveDocumentsAreAsRecordedAndLoadAgain) {
     if (!name.ends_with(".yaml") || name.ends_with(".effective.yaml")) continue;
     ++files;
     Loader l;
-    ASSERT_TRUE(l.Load(ReadFile(entry.path())).ok()) << name << l.Load(ReadFile(entry.path())).message();
+    ASSERT_TRUE(l.Load(ReadFile(entry.path())).ok())
+        << name << l.Load(ReadFile(entry.path())).message();
     const std::filesystem::path golden =
         TestData() / (entry.path().stem().string() + ".effective.yaml");
     if (std::getenv("LLMD_UPDATE_GOLDEN")) std::ofstream(golden) << l.generation->effective_yaml();
@@ -145,7 +146,8 @@ constexpr ErrorCase kErrors[] = {
      "plugins[0].parameters.qeue: "},
     {"parameters no map", "plugins: [{type: queue-scorer, parameters: [1]}]",
      "plugins[0].parameters: is a list, must be a map"},
-    {"profile without name", "schedulingProfiles: [{plugins: []}]", "schedulingProfiles[0].name: is missing"},
+    {"profile without name", "schedulingProfiles: [{plugins: []}]",
+     "schedulingProfiles[0].name: is missing"},
     {"duplicate profile",
      "plugins: [{type: disagg-profile-handler}]\nschedulingProfiles: [{name: a}, {name: a}]",
      "schedulingProfiles[1].name: duplicate profile name \"a\""},
@@ -181,7 +183,8 @@ constexpr ErrorCase kErrors[] = {
     {"wrong parser", "plugins: [{type: refuser}]\nparser: {pluginRef: refuser}",
      "parser.pluginRef: plugin \"refuser\" of type \"refuser\" is not a parser"},
     {"parser that comes later", "requestHandler: {parsers: [{pluginRef: anthropic-parser}]}",
-     "requestHandler.parsers[0].pluginRef: plugin type \"anthropic-parser\" is part of llm-d but not "
+     "requestHandler.parsers[0].pluginRef: plugin type \"anthropic-parser\" is part of llm-d but "
+     "not "
      "built into this release yet"},
     {"duplicate band", "flowControl: {priorityBands: [{priority: 1}, {priority: 1}]}",
      "flowControl.priorityBands[1].priority: duplicate priority band 1"},
@@ -218,7 +221,8 @@ constexpr ErrorCase kErrors[] = {
      "dataLayer.peerDiscovery: discovery of peers is part of llm-d but not built into this release "
      "yet"},
     {"replicas", "dataLayer: {crossReplicaSyncerPluginRef: x}",
-     "dataLayer.crossReplicaSyncerPluginRef: state shared between replicas is part of llm-d but not "
+     "dataLayer.crossReplicaSyncerPluginRef: state shared between replicas is part of llm-d but "
+     "not "
      "built into this release yet"},
     {"circular producers",
      "plugins: [{type: circular-producer, name: a, parameters: {reads: b}}, {type: "
@@ -230,7 +234,8 @@ constexpr ErrorCase kErrors[] = {
      "plugins[0].parameters: plugin \"prefix-cache-scorer\" reads PrefixCacheMatchInfo of "
      "\"token-producer\", which does not produce it"},
     {"no such producer", "plugins: [{type: prefix-cache-scorer, parameters: {producer: other}}]",
-     "plugin \"prefix-cache-scorer\" reads PrefixCacheMatchInfo of \"other\", which is not among the "
+     "plugin \"prefix-cache-scorer\" reads PrefixCacheMatchInfo of \"other\", which is not among "
+     "the "
      "plugins"},
     {"circular references",
      "plugins: [{type: referrer, name: a, parameters: {other: b}}, {type: referrer, name: b, "
@@ -260,9 +265,10 @@ TEST(Config, VersionAndKindAreChecked) {
   Loader l;
   EXPECT_THAT(std::string(l.Load("apiVersion: v1\nkind: EndpointPickerConfig\n").message()),
               HasSubstr("unknown apiVersion \"v1\", allowed is llm-d.ai/v1alpha1"));
-  EXPECT_THAT(std::string(l.Load("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfg\n").message()),
-              HasSubstr("unknown kind \"EndpointPickerConfg\", allowed is EndpointPickerConfig; did you "
-                        "mean EndpointPickerConfig?"));
+  EXPECT_THAT(
+      std::string(l.Load("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfg\n").message()),
+      HasSubstr("unknown kind \"EndpointPickerConfg\", allowed is EndpointPickerConfig; did you "
+                "mean EndpointPickerConfig?"));
   EXPECT_THAT(std::string(l.Load("plugins: []\n").message()), HasSubstr("apiVersion"));
   EXPECT_FALSE(l.Load("a: [").ok());
 }
@@ -337,12 +343,14 @@ TEST(Config, ANamedProducerServesByDefaultWhenItIsTheOnlyOneOfItsType) {
   EXPECT_EQ(l.generation->producers().size(), 2u);
 }
 
-// ---- reload ---------------------------------------------------------------------------------------
+// ---- reload
+// ---------------------------------------------------------------------------------------
 
 TEST(Reload, KeepsPluginsThatDidNotChange) {
   Loader l;
   const std::string_view first =
-      "plugins: [{type: queue-scorer}, {type: inflight-load-producer}, {type: prefix-cache-scorer}]";
+      "plugins: [{type: queue-scorer}, {type: inflight-load-producer}, {type: "
+      "prefix-cache-scorer}]";
   ASSERT_TRUE(l.LoadRest(first).ok());
   const auto before = l.generation;
   const int constructed = TestKnobs().constructed;
@@ -387,7 +395,8 @@ TEST(Reload, ABadDocumentChangesNothing) {
   Loader l;
   ASSERT_TRUE(l.LoadRest("plugins: [{type: inflight-load-producer}]").ok());
   for (int i = 0; i < 30; ++i) {  // more often than there are counters
-    EXPECT_FALSE(l.LoadRest("plugins: [{type: inflight-load-producer, name: other}, {type: x}]").ok());
+    EXPECT_FALSE(
+        l.LoadRest("plugins: [{type: inflight-load-producer, name: other}, {type: x}]").ok());
   }
   EXPECT_EQ(l.generation->number(), 1u);
   EXPECT_TRUE(l.LoadRest("plugins: [{type: inflight-load-producer, name: other}]").ok());
@@ -411,12 +420,14 @@ TEST(Reload, SlotsStayBounded) {
   Loader l;
   for (size_t i = 0; i < 2 * kSlotsMax; ++i) {
     ASSERT_TRUE(l.LoadRest(base::Concat("plugins: [{type: approx-prefix-cache-producer, name: n",
-                                        std::to_string(i), "}, {type: prefix-cache-scorer}]")).ok());
+                                        std::to_string(i), "}, {type: prefix-cache-scorer}]"))
+                    .ok());
     ASSERT_LE(l.generation->slot_count(), kSlotsMax + 8);
   }
 }
 
-// ---- schema and the originals' samples --------------------------------------------------------------
+// ---- schema and the originals' samples
+// --------------------------------------------------------------
 
 TEST(Schema, IsADocumentWithEveryBuiltType) {
   const std::string schema = ConfigSchema(TestCatalogue());
@@ -442,9 +453,9 @@ TEST(Samples, AreReadOrSayWhatTheyWaitFor) {
     if (entry.path().extension() != ".yaml") continue;
     ++files;
     fleet::Fleet fleet(1);
-    const auto result = Compile(ReadFile(entry.path()), entry.path().filename().string(),
-                                TestCatalogue(), fleet, {.allow_experimental_plugins = true, .endpoints_given = true},
-                                nullptr);
+    const auto result =
+        Compile(ReadFile(entry.path()), entry.path().filename().string(), TestCatalogue(), fleet,
+                {.allow_experimental_plugins = true, .endpoints_given = true}, nullptr);
     if (result) continue;
     for (std::string_view line : base::Split(result.error().message(), '\n')) {
       const bool comes_later = line.find(kNotBuiltYet) != std::string_view::npos;

@@ -27,7 +27,8 @@ constexpr std::string_view kAbortStages[] = {"before_decision", "before_response
 
 }  // namespace
 
-// ---- GenerationSource ----------------------------------------------------------------------------
+// ---- GenerationSource
+// ----------------------------------------------------------------------------
 
 void GenerationSource::Publish(std::shared_ptr<const Generation> generation) {
   {
@@ -51,7 +52,8 @@ const std::shared_ptr<const Generation>& GenerationSource::Get(
   return *cached;
 }
 
-// ---- GenerationHold ------------------------------------------------------------------------------
+// ---- GenerationHold
+// ------------------------------------------------------------------------------
 
 GenerationHold::GenerationHold(std::shared_ptr<const Generation> g, telemetry::Metrics& metrics,
                                size_t writer)
@@ -74,7 +76,8 @@ telemetry::HistogramHandle GenerationHold::Resolve(scheduling::ExtensionPoint po
                             {scheduling::ExtensionPointName(point), p.type(), p.name()});
 }
 
-// ---- DirectorCore --------------------------------------------------------------------------------
+// ---- DirectorCore
+// --------------------------------------------------------------------------------
 
 DirectorCore::DirectorCore(const GenerationSource& g, fleet::Fleet& f, telemetry::Metrics& m,
                            RecordRing& r, DirectorOptions o)
@@ -134,10 +137,11 @@ void DirectorCore::CountAttempt(std::string_view target_model, const fleet::Endp
     const std::string_view model = metrics.BoundModelName(target_model);
     const std::string port = endpoint ? std::to_string(endpoint->spec.port) : "";
     slot.counter =
-        endpoint ? metrics.Counter(MetricId::kSchedulerAttemptsTotal,
-                                   {"success", model, endpoint->spec.name,
-                                    endpoint->spec.name_space, port})
-                 : metrics.Counter(MetricId::kSchedulerAttemptsTotal, {"failure", model, "", "", ""});
+        endpoint
+            ? metrics.Counter(
+                  MetricId::kSchedulerAttemptsTotal,
+                  {"success", model, endpoint->spec.name, endpoint->spec.name_space, port})
+            : metrics.Counter(MetricId::kSchedulerAttemptsTotal, {"failure", model, "", "", ""});
   }
   slot.counter.Add(options.worker);
 }
@@ -160,7 +164,8 @@ bool DirectorCore::RetryAllowed() const {
   return retrying < std::max<size_t>(kRetryBudgetFloor, share);
 }
 
-// ---- Director ------------------------------------------------------------------------------------
+// ---- Director
+// ------------------------------------------------------------------------------------
 
 Director::Director(const GenerationSource& generations, fleet::Fleet& fleet,
                    telemetry::Metrics& metrics, RecordRing& records, DirectorOptions options)

@@ -39,7 +39,8 @@ inline constexpr double kRetryBudgetShare = 0.2;
 inline constexpr uint32_t kRetriesMax = 2;         // per request
 inline constexpr uint32_t kRetryBudgetFloor = 3;   // retries in flight always allowed per worker
 
-// Seconds for Retry-After: a saturated pool moves within a batch, an empty one needs a server to start.
+// Seconds for Retry-After: a saturated pool moves within a batch, an empty one needs a server to
+// start.
 inline constexpr uint32_t kRetryAfterSaturatedSeconds = 1;
 inline constexpr uint32_t kRetryAfterNoEndpointsSeconds = 5;
 
@@ -49,7 +50,7 @@ inline constexpr uint64_t kMultipartScanBytesMax = 64 << 10;
 struct DirectorOptions {
   size_t worker = 0;
   std::string pool_name = "default";
-  // Endpoints in every decision: the pick and its fallbacks (the gateway retries; see issue on epp).
+  // Endpoints in every decision: the pick and its fallbacks, one for each retry.
   size_t endpoints_wanted = 1 + kRetriesMax;
   scheduling::StageClock clock = nullptr;
   int64_t (*wall_clock_ns)() = nullptr;  // for the record's time stamp

@@ -20,14 +20,17 @@ std::string Body(size_t bytes) {
   return body + R"("}]})";
 }
 
-const plugin::Header kHeaders[] = {
-    {"Host", "gateway:8080"}, {"User-Agent", "OpenAI/Python 1.99.0"}, {"Accept", "application/json"},
-    {"Content-Type", "application/json"}, {"Authorization", "Bearer sk-0123456789"},
-    {"X-Stainless-Lang", "python"}, {"X-Stainless-Runtime", "CPython"},
-    {"Accept-Encoding", "gzip, deflate"}};
+const plugin::Header kHeaders[] = {{"Host", "gateway:8080"},
+                                   {"User-Agent", "OpenAI/Python 1.99.0"},
+                                   {"Accept", "application/json"},
+                                   {"Content-Type", "application/json"},
+                                   {"Authorization", "Bearer sk-0123456789"},
+                                   {"X-Stainless-Lang", "python"},
+                                   {"X-Stainless-Runtime", "CPython"},
+                                   {"Accept-Encoding", "gzip, deflate"}};
 
-// From the head to the end of a plain reply: everything but the sockets. Bodies come in the pieces in
-// which sockets give them.
+// From the head to the end of a plain reply: everything but the sockets. Bodies come in the pieces
+// in which sockets give them.
 void BM_Request(benchmark::State& state) {
   testing::Bed bed(static_cast<size_t>(state.range(1)), {.clock = Clock});
   const std::string body = Body(static_cast<size_t>(state.range(0)));

@@ -189,7 +189,8 @@ struct CircularProducer : plugin::Plugin, plugin::DataProducer {
 
 template <class P, class... Args>
 plugin::PluginType Simple(std::string type, Args... args) {
-  return {.type = std::move(type), .factory = [args...](PluginContext& c) -> std::unique_ptr<plugin::Plugin> {
+  return {.type = std::move(type),
+          .factory = [args...](PluginContext& c) -> std::unique_ptr<plugin::Plugin> {
             ++TestKnobs().constructed;
             StringParams params;
             if (!c.ReadParameters(ParamsType(), &params)) return nullptr;
@@ -253,7 +254,8 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(Simple<ColumnScorer>("queue-scorer", false));
   catalogue.Add(Simple<ColumnScorer>("kv-cache-utilization-scorer", true));
   catalogue.Add(Custom("prefix-cache-scorer", [](PluginContext& c, const StringParams& params) {
-    return std::make_unique<PrefixScorer>(c.Consumes<plugin::PrefixCacheMatchInfo>(params.producer));
+    return std::make_unique<PrefixScorer>(
+        c.Consumes<plugin::PrefixCacheMatchInfo>(params.producer));
   }));
   catalogue.Add(Simple<BestPicker>("max-score-picker"));
   catalogue.Add(Simple<BestPicker>("random-picker"));

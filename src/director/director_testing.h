@@ -1,5 +1,5 @@
-// For tests and benchmarks of director/: a catalogue of plugins of a few lines under upstream's type
-// names, and a bed with everything that a Director needs.
+// For tests and benchmarks of director/: a catalogue of plugins of a few lines under upstream's
+// type names, and a bed with everything that a Director needs.
 //
 //   Bed bed(4);
 //   Session session(bed.director(), 1, bed.now);
@@ -20,11 +20,12 @@ namespace llmd::director::testing {
 // Types: queue-scorer, kv-cache-utilization-scorer, prefix-cache-scorer (parameter: producer),
 // max-score-picker, random-picker, single-profile-handler, disagg-profile-handler (any profiles),
 // metrics-data-source, core-metrics-extractor, openai-parser, passthrough-parser,
-// utilization-detector (also a filter; saturated when `*saturation` says so), file-discovery (path),
-// token-producer, approx-prefix-cache-producer, inflight-load-producer (books 1 until the end and
-// 10 until the first token), refuser (a PreRequest that fails while *refuse), referrer (parameter
-// other: a plugin it points to), circular-producer (parameters reads, key); experimental-scorer is
-// alpha, old-scorer deprecated; latency-scorer and precise-prefix-cache-producer are not built.
+// utilization-detector (also a filter; saturated when `*saturation` says so), file-discovery
+// (path), token-producer, approx-prefix-cache-producer, inflight-load-producer (books 1 until the
+// end and 10 until the first token), refuser (a PreRequest that fails while *refuse), referrer
+// (parameter other: a plugin it points to), circular-producer (parameters reads, key);
+// experimental-scorer is alpha, old-scorer deprecated; latency-scorer and
+// precise-prefix-cache-producer are not built.
 const plugin::Catalogue& TestCatalogue();
 
 // What the plugins above look at.

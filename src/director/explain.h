@@ -2,8 +2,8 @@
 // the inputs were, what was chosen and how it ended.
 //
 // Pure; thread-safe as long as its arguments are. Names come from the generation and the members of
-// the moment: a record of an older generation shows its scorers by number, an endpoint that has left
-// shows its number.
+// the moment: a record of an older generation shows its scorers by number, an endpoint that has
+// left shows its number.
 #pragma once
 
 #include <span>

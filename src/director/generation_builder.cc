@@ -168,8 +168,8 @@ void GenerationBuilder::Make(Spec& spec) {
   spec.making = spec.loaded.object ? Making::kDone : Making::kFailed;
 }
 
-// The object of the previous generation serves on when nothing that went into making it has changed:
-// its type and parameters, the plugins it points to, and what its attributes come from.
+// The object of the previous generation serves on when nothing that went into making it has
+// changed: its type and parameters, the plugins it points to, and what its attributes come from.
 bool GenerationBuilder::TakeOver(Spec& spec) {
   if (!previous_) return false;
   const LoadedPlugin* old = nullptr;
@@ -220,8 +220,8 @@ GenerationBuilder::Spec* GenerationBuilder::Inject(std::string_view type, std::s
   return injected->loaded.object ? injected : nullptr;
 }
 
-// "" is the instance named like the key's default producer type; else the first one of that type; else
-// the one that will be injected.
+// "" is the instance named like the key's default producer type; else the first one of that type;
+// else the one that will be injected.
 std::string GenerationBuilder::ResolveProducer(std::string_view key,
                                                std::string_view asked) const {
   if (!asked.empty()) return std::string(asked);

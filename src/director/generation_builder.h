@@ -44,7 +44,8 @@ class GenerationBuilder {
 
   // nullptr when errors were reported.
   std::shared_ptr<const Generation> Build();
-  // Makes the listed plugins only, for the errors in them: of a document that could be read in part.
+  // Makes the listed plugins only, for the errors in them: of a document that could be read in
+  // part.
   void MakeListed();
 
  private:

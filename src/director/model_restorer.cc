@@ -33,7 +33,8 @@ void ModelRestorer::Replace(uint64_t begin, uint64_t end) {
 Forward::Splice ModelRestorer::End(uint64_t unsettled) {
   const uint64_t window_end = window_begin_ + window_.size();
   if (unsettled > kHeldBytesMax) unsettled = 0;
-  const uint64_t until = std::max(cursor_, window_end - std::min<uint64_t>(unsettled, window_.size()));
+  const uint64_t until =
+      std::max(cursor_, window_end - std::min<uint64_t>(unsettled, window_.size()));
   PassOn(until);
   window_.erase(0, until - window_begin_);
   window_begin_ = until;

@@ -1,14 +1,15 @@
-// ModelRestorer: puts the model name that a client asked for back into a reply that names the one it
-// was rewritten to, while the reply streams through in pieces cut anywhere.
+// ModelRestorer: puts the model name that a client asked for back into a reply that names the one
+// it was rewritten to, while the reply streams through in pieces cut anywhere.
 //
 //   restorer.Begin(piece);                       // the next bytes of the reply
 //   restorer.Replace(begin, end);                // places found, ascending, offsets in the reply
 //   Forward::Splice s = restorer.End(unsettled); // the edit of `piece`
 //
 // Thread safety: none, one per reply. Used only for rewritten requests; allocates.
-// Invariants: 1. What all splices leave, plus TakeHeldBack at the end, is the reply with the replaced
-// places changed and nothing else. 2. A place is changed only if its bytes are the expected literal.
-// Limits: at most kHeldBytesMax bytes are held back; beyond, they go on unchanged.
+// Invariants: 1. What all splices leave, plus TakeHeldBack at the end, is the reply with the
+// replaced places changed and nothing else. 2. A place is changed only if its bytes are the
+// expected literal. Limits: at most kHeldBytesMax bytes are held back; beyond, they go on
+// unchanged.
 #pragma once
 
 #include <cstdint>

@@ -58,12 +58,12 @@ ObjectPtr<PluginRef> RefType() {
 
 // The saturation detector's reference may be left out: utilization-detector.
 ObjectPtr<PluginRef> OptionalRefType() {
-  static const auto type = Object<PluginRef>("OptionalPluginRef")
-                               .Where(&PluginRef::where)
-                               .Field("pluginRef",
-                                      "Name of an entry of plugins; utilization-detector if absent.",
-                                      &PluginRef::plugin_ref)
-                               .Build();
+  static const auto type =
+      Object<PluginRef>("OptionalPluginRef")
+          .Where(&PluginRef::where)
+          .Field("pluginRef", "Name of an entry of plugins; utilization-detector if absent.",
+                 &PluginRef::plugin_ref)
+          .Build();
   return type;
 }
 
@@ -109,7 +109,8 @@ ObjectPtr<DataLayerEntry> DataLayerType() {
   static const auto type =
       Object<DataLayerEntry>("DataLayer")
           .Where(&DataLayerEntry::where)
-          .Field("injectDefaults", "Add metrics-data-source and core-metrics-extractor; true if absent.",
+          .Field("injectDefaults",
+                 "Add metrics-data-source and core-metrics-extractor; true if absent.",
                  &DataLayerEntry::inject_defaults)
           .Field("sources", "What is polled from every endpoint.", &DataLayerEntry::sources,
                  List<SourceEntry>(source))
@@ -158,8 +159,8 @@ ObjectPtr<FlowControlEntry> FlowControlType() {
                  &F::default_priority_band, Optional<BandEntry>(BandType()))
           .Field("defaultNegativePriorityBand", "The same for negative priorities.",
                  &F::default_negative_priority_band, Optional<BandEntry>(BandType()))
-          .Field("priorityBands", "Bands with limits and policies of their own.", &F::priority_bands,
-                 List<BandEntry>(BandType()))
+          .Field("priorityBands", "Bands with limits and policies of their own.",
+                 &F::priority_bands, List<BandEntry>(BandType()))
           .Field("usageLimitPolicyPluginRef", "Saturation up to which each priority is served.",
                  &F::usage_limit_policy)
           .Field("saturationDetector", "What says how full the pool is.", &F::saturation_detector,

@@ -110,9 +110,9 @@ struct PickerDocument {
 const config::ObjectType<PickerDocument>& PickerDocumentType();
 const config::ObjectType<PluginEntry>& PluginEntryType();
 
-// What can be said without knowing any plugin: version, kind, gates, names, bands (a part that could
-// not be read was reported before and is empty). Names default to
-// types, and the deprecated fields move to their new places (`warnings` says so).
+// What can be said without knowing any plugin: version, kind, gates, names, bands (a part that
+// could not be read was reported before and is empty). Names default to types, and the deprecated
+// fields move to their new places (`warnings` says so).
 void CheckAndNormalise(PickerDocument* document, config::ErrorList* errors,
                        std::vector<std::string>* warnings);
 

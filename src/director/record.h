@@ -1,8 +1,8 @@
-// DecisionRecord: one request as explain, the dashboard and replay read it. Sizes, hashes, scores and
-// the age of inputs; never prompt text.
+// DecisionRecord: one request as explain, the dashboard and replay read it. Sizes, hashes, scores
+// and the age of inputs; never prompt text.
 //
-// Records live in a bounded ring per worker (record_ring.h); writing one costs a copy of the part that
-// is filled. Trivially copyable; `candidates` stands last, so that unused ones are not copied.
+// Records live in a bounded ring per worker (record_ring.h); writing one costs a copy of the part
+// that is filled. Trivially copyable; `candidates` stands last, so that unused ones are not copied.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +41,8 @@ struct DecisionRecord {
   uint64_t body_bytes = 0;
   uint32_t prompt_tokens_estimated = 0;
   uint32_t total_blocks = 0;
-  uint64_t prefix_hash = 0;   // of the prompt's first bytes, to see who shares a prefix; 0 = no prompt
+  uint64_t prefix_hash =
+      0;  // of the prompt's first bytes, to see who shares a prefix; 0 = no prompt
   int32_t priority = 0;
   uint32_t decision_ns = 0;   // from the last body byte to the decision; 0 without a clock
   uint16_t candidate_count = 0;       // after filters

@@ -2,12 +2,10 @@
 // replay.
 //
 // Thread safety: Push(worker, ...) belongs to that worker; everything else may be called from any
-// thread. A writer never waits: each slot has a sequence lock, and a reader that meets a writer reads
-// the slot again.
-// Invariants: 1. A record is read whole or not at all. 2. The ring of a worker holds its last
-// `records_per_worker` records.
-// Limits: kRecordsPerWorker records of at most 1.6 KiB are 1.6 MiB per worker: a second of full load,
-// minutes of what a person debugs.
+// thread. A writer never waits: each slot has a sequence lock, and a reader that meets a writer
+// reads the slot again. Invariants: 1. A record is read whole or not at all. 2. The ring of a
+// worker holds its last `records_per_worker` records. Limits: kRecordsPerWorker records of at
+// most 1.6 KiB are 1.6 MiB per worker: a second of full load, minutes of what a person debugs.
 #pragma once
 
 #include <atomic>
@@ -31,8 +29,8 @@ class RecordRing {
   RecordRing(const RecordRing&) = delete;
   RecordRing& operator=(const RecordRing&) = delete;
 
-  // Stores a copy and numbers it: `record->sequence` grows by one per worker, from 1 on. True when an
-  // older record was overwritten.
+  // Stores a copy and numbers it: `record->sequence` grows by one per worker, from 1 on. True when
+  // an older record was overwritten.
   bool Push(size_t worker, DecisionRecord* record);
   // The `n` latest of all workers, newest first by time of arrival.
   std::vector<DecisionRecord> Last(size_t n) const;

@@ -137,7 +137,7 @@ Decision Session::OnBodyEnd(base::TimePoint now) {
   s.context.now = now;
   if (s.phase != Phase::kBody) return OutOfOrder(s);
   const base::TimePoint begin = s.core.Clock();
-  const Decision decision = Decide(s);
+  const Decision decision = Decide(s, begin);
   const base::Duration took = s.core.Clock() - begin;
   s.record.decision_ns = static_cast<uint32_t>(std::min<int64_t>(took.count(), UINT32_MAX));
   CopyCut(s.context.incoming_model, s.record.model, kRecordModelBytes);
@@ -207,7 +207,8 @@ std::string_view Session::EndpointName(fleet::EndpointNumber endpoint) const {
   return state_->pin ? std::string_view(state_->pin.endpoint(endpoint).host_port) : "";
 }
 
-// ---- retries -------------------------------------------------------------------------------------
+// ---- retries
+// -------------------------------------------------------------------------------------
 
 namespace {
 
@@ -267,7 +268,8 @@ Decision Session::OnUpstreamFailed(UpstreamFailure failure, int status, bool bod
   const auto count = [&](const auto& counters, auto reason) {
     counters[static_cast<size_t>(reason)].Add(s.writer());
   };
-  // An idle connection that the server had closed says nothing about the server: the same one again.
+  // An idle connection that the server had closed says nothing about the server: the same one
+  // again.
   if (failure == UpstreamFailure::kStaleConnection && body_kept && !s.stale_retried) {
     s.stale_retried = true;
     count(s.core.retries, failure);

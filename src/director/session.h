@@ -1,15 +1,15 @@
 // Session: one request from its head to its end. Both doors, replay and tests drive this class.
 //
-// The door hands it events with `now` and performs what comes back: forward to this ordered list with
-// these header edits and this splice, or reply with this error. It touches no socket, clock, thread or
-// file.
+// The door hands it events with `now` and performs what comes back: forward to this ordered list
+// with these header edits and this splice, or reply with this error. It touches no socket, clock,
+// thread or file.
 //
 //   OnHead -> OnBody* -> OnBodyEnd -> Decision
 //     kForward: the door sends; then OnUpstreamFailed -> Decision (retry or reply), or
 //               OnResponseHead -> OnResponseBody* -> exactly one of OnDone / OnAborted
 //     kReply:   the door answers with `reply`; then OnDone
-//   OnAborted may come at any moment after OnHead. A call out of this order is counted as a bug, answered
-//   with an error or ignored, and leaves the counters balanced.
+//   OnAborted may come at any moment after OnHead. A call out of this order is counted as a bug,
+//   answered with an error or ignored, and leaves the counters balanced.
 //
 // Belongs to one worker. Invariants: 1. Every booking made in the fleet is taken back exactly once,
 // whatever the end. 2. A session pins one config generation and one fleet membership. 3. After
@@ -74,11 +74,11 @@ struct Decision {
 };
 
 enum class BodyPolicy {
-  kDecideAtEnd,   // collect the whole body, then decide (JSON APIs)
-  // OnBody returns true once enough is known; the rest streams through (multipart, unknown APIs): it
-  // may still be shown to OnBody, which then only counts it.
+  kDecideAtEnd,  // collect the whole body, then decide (JSON APIs)
+  // OnBody returns true once enough is known; the rest streams through (multipart, unknown APIs):
+  // it may still be shown to OnBody, which then only counts it.
   kDecideEarly,
-  kNoBody,        // decide now: call OnBodyEnd at once
+  kNoBody,  // decide now: call OnBodyEnd at once
 };
 
 // How the upstream attempt ended before its reply began.
@@ -102,16 +102,16 @@ class Session {
 
   // `head` and what it views stay valid until the session ends.
   BodyPolicy OnHead(const RequestHead& head, base::TimePoint now);
-  // A piece of the body, in order. The bytes stay valid (the door keeps the slices) until the decision
-  // is no longer repeated. True under kDecideEarly once OnBodyEnd may be called; a scan error shows in
-  // OnBodyEnd's decision.
+  // A piece of the body, in order. The bytes stay valid (the door keeps the slices) until the
+  // decision is no longer repeated. True under kDecideEarly once OnBodyEnd may be called; a scan
+  // error shows in OnBodyEnd's decision.
   bool OnBody(std::string_view bytes, base::TimePoint now);
   Decision OnBodyEnd(base::TimePoint now);
 
-  // The attempt towards `endpoints[0]` of the last decision failed; the answer is the next endpoint,
-  // or the error to reply with. `status` is the engine's for kStatus502or503or504; a reply decided for
-  // that one may be set aside: the door then relays what the engine said, beginning with
-  // OnResponseHead. `body_kept` says whether the door can send the whole body again.
+  // The attempt towards `endpoints[0]` of the last decision failed; the answer is the next
+  // endpoint, or the error to reply with. `status` is the engine's for kStatus502or503or504; a
+  // reply decided for that one may be set aside: the door then relays what the engine said,
+  // beginning with OnResponseHead. `body_kept` says whether the door can send the whole body again.
   Decision OnUpstreamFailed(UpstreamFailure failure, int status, bool body_kept,
                             base::TimePoint now);
 
@@ -125,7 +125,8 @@ class Session {
   Forward::Splice OnResponseBody(std::string_view bytes, base::TimePoint now);
   // True when the reply may change its length (call after OnResponseHead): no Content-Length then.
   bool restores_model() const;
-  // At the end of the reply, before OnDone: bytes still to be relayed; empty unless restores_model().
+  // At the end of the reply, before OnDone: bytes still to be relayed; empty unless
+  // restores_model().
   std::string_view TakeHeldBack();
   void OnDone(uint64_t response_bytes, base::TimePoint now);
   // The client went away, the engine died mid-reply, or the request was evicted.
@@ -136,7 +137,8 @@ class Session {
   const plugin::RequestContext& context() const;
   const DecisionRecord& record() const;
   const protocol::Usage& usage() const;
-  // Changes a decision that is yet to be made: objectives, which set priorities, come with a later room.
+  // Changes a decision that is yet to be made: objectives, which set priorities, come with a later
+  // room.
   void SetPriorityForTest(int32_t priority);
   // "host:port" of an endpoint of a decision of this session.
   std::string_view EndpointName(fleet::EndpointNumber endpoint) const;

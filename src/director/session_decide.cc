@@ -81,6 +81,7 @@ StageResult FindCandidates(SessionState& s) {
 StageResult Admit(SessionState& s) {
   if (s.context.priority >= 0) return {};
   scheduling::Stages stages(&s.trace);
+  stages.Skip();
   const auto saturation =
       stages(ExtensionPoint::kAdmission, s.generation().saturation_plugin(), [&] {
         return s.generation().saturation().Measure(s.core.view, s.candidates, s.context.now);
@@ -93,6 +94,7 @@ StageResult Admit(SessionState& s) {
 // A producer that fails leaves its slot missing; its consumers know what to do without it.
 StageResult Produce(SessionState& s) {
   scheduling::Stages stages(&s.trace);
+  stages.Skip();
   for (const ProducerStep& step : s.generation().producers()) {
     const base::Status produced =
         stages(ExtensionPoint::kDataProducer, step.plugin,
@@ -106,7 +108,8 @@ StageResult Produce(SessionState& s) {
   return {};
 }
 
-// ---- what the decision looked like, for the record ------------------------------------------------
+// ---- what the decision looked like, for the record
+// ------------------------------------------------
 
 double TotalScore(const scheduling::Trace& trace, size_t i) {
   double total = 0;
@@ -119,7 +122,8 @@ double TotalScore(const scheduling::Trace& trace, size_t i) {
 size_t BestCandidates(const SessionState& s, std::span<uint32_t> best) {
   const std::span<const EndpointNumber> scored = s.trace.scored;
   const auto place_of = [&](EndpointNumber n) {
-    return static_cast<uint32_t>(std::lower_bound(scored.begin(), scored.end(), n) - scored.begin());
+    return static_cast<uint32_t>(std::lower_bound(scored.begin(), scored.end(), n) -
+                                 scored.begin());
   };
   size_t count = 0;
   for (const plugin::ScoredCandidate& c : s.endpoints) {
@@ -205,11 +209,11 @@ void RecordDecision(SessionState& s) {
 
 StageResult Schedule(SessionState& s) {
   const Generation& g = s.generation();
-  const base::TimePoint begin = s.core.Clock();
+  const base::TimePoint begin = s.trace.border;
   auto result = scheduling::Schedule(g.handler(), g.profiles(), s.context, s.candidates,
                                      s.core.options.endpoints_wanted, &s.trace);
   if (s.core.options.clock) {
-    s.core.scheduler_seconds.Observe(s.writer(), base::ToSeconds(s.core.Clock() - begin));
+    s.core.scheduler_seconds.Observe(s.writer(), base::ToSeconds(s.trace.border - begin));
   }
   if (!result) {
     s.core.CountAttempt(s.context.target_model, nullptr);
@@ -257,10 +261,11 @@ telemetry::ErrorCode ErrorCodeOf(int http_status) {
   }
 }
 
-Decision Decide(SessionState& s) {
+Decision Decide(SessionState& s, base::TimePoint begin) {
   s.trace = {.clock = s.core.options.clock,
              .sink = s.hold,
              .handler_plugin = s.generation().handler_plugin(),
+             .border = begin,
              .keep_scores = true};
   for (const auto stage : kStages) {
     if (const StageResult reply = stage(s)) return Refuse(s, *reply);
@@ -330,6 +335,7 @@ base::Status BookRoute(SessionState& s) {
   s.profiles[s.primary].endpoints = s.endpoints;
   const plugin::SchedulingResult result{.profiles = s.profiles, .primary = s.primary};
   scheduling::Stages stages(&s.trace);
+  stages.Skip();
   base::Status failed;
   size_t failures = 0;
   for (const PreRequestStep& step : s.generation().pre_requests()) {

@@ -70,14 +70,16 @@ struct SessionState {
   size_t writer() const { return core.options.worker; }
 };
 
-// session_decide.cc: the stages from a read body to a decision.
-Decision Decide(SessionState& s);
+// session_decide.cc: the stages from a read body to a decision. `begin` is a reading of the stage
+// clock.
+Decision Decide(SessionState& s, base::TimePoint begin);
 Decision Refuse(SessionState& s, const Reply& reply);
 Decision Send(SessionState& s);
 Reply MakeReply(SessionState& s, int http_status, std::string_view message,
                 std::string_view dropped_reason = {}, uint32_t retry_after_seconds = 0);
 Reply ReplyTo(SessionState& s, const base::Status& status);
-// Asks the PreRequest plugins and books what they want on endpoints[0]; an error leaves nothing booked.
+// Asks the PreRequest plugins and books what they want on endpoints[0]; an error leaves nothing
+// booked.
 base::Status BookRoute(SessionState& s);
 // Takes back what is still booked.
 void Unbook(SessionState& s);

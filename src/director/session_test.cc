@@ -4,9 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <map>
-#include <random>
 
 #include "base/check.h"
+#include "base/random.h"
 #include "director/director_testing.h"
 #include "telemetry/metrics.h"
 
@@ -60,7 +60,8 @@ TEST(Session, AStreamedChatFromHeadToEnd) {
   EXPECT_TRUE(session.streaming());
   session.OnResponseBody("data: {\"choices\":[]}\n\n", bed.now + milliseconds(20));
   EXPECT_EQ(bed.InFlight(), 2) << "the prompt's tokens went back with the first one";
-  session.OnResponseBody("data: {\"usage\":{\"prompt_tokens\":9,\"comple", bed.now + milliseconds(30));
+  session.OnResponseBody("data: {\"usage\":{\"prompt_tokens\":9,\"comple",
+                         bed.now + milliseconds(30));
   session.OnResponseBody("tion_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\n",
                          bed.now + milliseconds(40));
   session.OnResponseBody("data: [DONE]\n\n", bed.now + milliseconds(60));
@@ -89,7 +90,8 @@ TEST(Session, AStreamedChatFromHeadToEnd) {
 
 TEST(Session, TheRecordShowsTheDecision) {
   Bed bed(3);
-  bed.fleet.ReportLoad(1, {.waiting = 4, .running = 2, .kv_usage = 0.5}, bed.now - milliseconds(30));
+  bed.fleet.ReportLoad(1, {.waiting = 4, .running = 2, .kv_usage = 0.5},
+                       bed.now - milliseconds(30));
   Session session(bed.director(), 7, bed.now);
   Decide(session, bed);
   const DecisionRecord& r = session.record();
@@ -136,8 +138,9 @@ TEST(Session, RefusesWhatItCannotUse) {
     std::string_view body;
     std::string_view message;
   };
-  for (const Case& c : {Case{R"({"messages":[{"role":"user","content":"x"}]})", "model"}, Case{R"({"model":"m")", "truncated"},
-                        Case{"[]", "object"}, Case{R"({"model":3})", "model"}}) {
+  for (const Case& c : {Case{R"({"messages":[{"role":"user","content":"x"}]})", "model"},
+                        Case{R"({"model":"m")", "truncated"}, Case{"[]", "object"},
+                        Case{R"({"model":3})", "model"}}) {
     Bed bed(2);
     Session session(bed.director(), 1, bed.now);
     const Decision d = Decide(session, bed, c.body);
@@ -208,7 +211,8 @@ TEST(Session, APreRequestPluginMayRefuse) {
   session.OnDone(0, bed.now);
 }
 
-// ---- body policies --------------------------------------------------------------------------------
+// ---- body policies
+// --------------------------------------------------------------------------------
 
 TEST(Session, UnknownPathsPassThroughAtOnce) {
   Bed bed(2);
@@ -282,7 +286,8 @@ TEST(Session, MultipartWithoutAModelIsRoutedAfter64KiB) {
   session.OnAborted(Termination::kClientDisconnect, 0, bed.now);
 }
 
-// ---- rewriting ------------------------------------------------------------------------------------
+// ---- rewriting
+// ------------------------------------------------------------------------------------
 
 const plugin::Header kRewrite[] = {{"x-llm-d-model-name-rewrite", "llama-8b"},
                                    {"x-llm-d-inference-fairness-id", "tenant"}};
@@ -299,8 +304,9 @@ TEST(Session, ARewriteSplicesOnlyTheModel) {
   EXPECT_EQ(session.context().incoming_model, "llama");
   EXPECT_EQ(session.context().target_model, "llama-8b");
   EXPECT_EQ(session.context().fairness_id, "tenant");
-  EXPECT_EQ(Apply(kChat, d.forward.splice),
-            R"({"model":"llama-8b","messages":[{"role":"user","content":"Hello there, how are you?"}]})");
+  EXPECT_EQ(
+      Apply(kChat, d.forward.splice),
+      R"({"model":"llama-8b","messages":[{"role":"user","content":"Hello there, how are you?"}]})");
   session.OnAborted(Termination::kClientDisconnect, 0, bed.now);
   EXPECT_EQ(bed.metrics.ValueOf(MetricId::kRequestTotal, {"llama", "llama-8b", "tenant", "0"}), 1);
 }
@@ -337,20 +343,25 @@ void CheckRestored(std::string_view reply, bool event_stream, std::string_view e
 
 TEST(Session, RestoresTheModelInAStream) {
   CheckRestored(
-      "data: {\"model\":\"llama-8b\",\"choices\":[{\"text\":\"\\\"model\\\":\\\"llama-8b\\\"\"}]}\n\n"
+      "data: "
+      "{\"model\":\"llama-8b\",\"choices\":[{\"text\":\"\\\"model\\\":\\\"llama-8b\\\"\"}]}\n\n"
       ": ping\n\ndata: {\"id\":1,\"model\":\"llama-8b\"}\r\n\r\ndata: {\"model\":\"other\"}\n\n"
-      "data: {\"model\":\"llama-8b\",\"usage\":{\"completion_tokens\":5}}\n\ndata: [DONE]\n\ndata: rest",
+      "data: {\"model\":\"llama-8b\",\"usage\":{\"completion_tokens\":5}}\n\ndata: [DONE]\n\ndata: "
+      "rest",
       true,
       "data: {\"model\":\"llama\",\"choices\":[{\"text\":\"\\\"model\\\":\\\"llama-8b\\\"\"}]}\n\n"
       ": ping\n\ndata: {\"id\":1,\"model\":\"llama\"}\r\n\r\ndata: {\"model\":\"other\"}\n\n"
-      "data: {\"model\":\"llama\",\"usage\":{\"completion_tokens\":5}}\n\ndata: [DONE]\n\ndata: rest");
+      "data: {\"model\":\"llama\",\"usage\":{\"completion_tokens\":5}}\n\ndata: [DONE]\n\ndata: "
+      "rest");
 }
 
 TEST(Session, RestoresTheModelInADocument) {
   CheckRestored(
-      R"({"object":"x","data":["model","llama-8b"],"model":"llama-8b","usage":{"completion_tokens":5}} )",
+      R"({"object":"x","data":["model","llama-8b"],"model":"llama-8b",)"
+      R"("usage":{"completion_tokens":5}} )",
       false,
-      R"({"object":"x","data":["model","llama-8b"],"model":"llama","usage":{"completion_tokens":5}} )");
+      R"({"object":"x","data":["model","llama-8b"],"model":"llama",)"
+      R"("usage":{"completion_tokens":5}} )");
 }
 
 TEST(Session, ErrorsAndUnrewrittenRepliesAreLeftAlone) {
@@ -369,7 +380,8 @@ TEST(Session, ErrorsAndUnrewrittenRepliesAreLeftAlone) {
   plain.OnAborted(Termination::kError, 0, bed.now);
 }
 
-// ---- retries --------------------------------------------------------------------------------------
+// ---- retries
+// --------------------------------------------------------------------------------------
 
 TEST(Retries, GoToTheNextEndpointAndTakeTheBookingsAlong) {
   Bed bed(4);
@@ -505,7 +517,8 @@ TEST(Retries, ARefusedStatusMayStillBeRelayed) {
   EXPECT_EQ(bed.InFlight(), 0);
 }
 
-// ---- every order of events ------------------------------------------------------------------------
+// ---- every order of events
+// ------------------------------------------------------------------------
 
 enum Event { kHead, kBody, kBodyEnd, kConnectFailed, kStatusFailed, kRespHead, kRespBody, kDone,
              kGone, kEventCount };
@@ -633,7 +646,8 @@ TEST(Session, IllegalCallsAreCountedAndAnswered) {
   EXPECT_EQ(bed.records.Last(9).size(), 1u) << "recorded once";
 }
 
-// ---- many sessions, a fleet that changes, reloads: a ledger kept beside ----------------------------
+// ---- many sessions, a fleet that changes, reloads: a ledger kept beside
+// ----------------------------
 
 struct Flight {
   std::unique_ptr<Session> session;
@@ -644,7 +658,7 @@ struct Flight {
 
 class Driver {
  public:
-  explicit Driver(uint64_t seed) : random_(seed) {}
+  explicit Driver(uint64_t seed) : chance_(seed) {}
 
   void Run(int steps) {
     for (int i = 0; i < steps; ++i) {
@@ -658,6 +672,7 @@ class Driver {
   }
 
  private:
+  uint64_t random_() { return chance_.Next(); }
   void Step() {
     switch (random_() % 12) {
       case 0: case 1: case 2: return Begin();
@@ -727,7 +742,7 @@ class Driver {
   }
 
   Bed bed_{4};
-  std::mt19937_64 random_;
+  base::Random chance_;
   std::vector<Flight> flights_;
 };
 

@@ -10,8 +10,8 @@
 
 namespace llmd::fleet {
 
-// Index into every per-endpoint column. A number is reused only when nobody holds an Endpoint of its
-// old owner any more: no View that has yet to refresh, no Pin, no scraper's shared_ptr.
+// Index into every per-endpoint column. A number is reused only when nobody holds an Endpoint of
+// its old owner any more: no View that has yet to refresh, no Pin, no scraper's shared_ptr.
 using EndpointNumber = uint32_t;
 inline constexpr EndpointNumber kNoEndpoint = ~EndpointNumber{0};
 

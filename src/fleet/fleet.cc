@@ -175,8 +175,8 @@ base::Status Fleet::SetMembers(std::vector<EndpointSpec> specs, base::TimePoint 
   return base::OkStatus();
 }
 
-// The lowest free number: a dense range keeps the columns in few cache lines. `cursor` remembers over
-// one SetMembers how far the search came.
+// The lowest free number: a dense range keeps the columns in few cache lines. `cursor` remembers
+// over one SetMembers how far the search came.
 base::Result<EndpointNumber> Fleet::TakeNumber(const std::vector<bool>& taken,
                                                EndpointNumber* cursor) const {
   for (; *cursor < kEndpointsMax; ++*cursor) {
@@ -256,7 +256,8 @@ Load CorrectedLoad(Load scraped, int64_t delta) {
   return scraped;
 }
 
-// ---- View ----------------------------------------------------------------------------------------
+// ---- View
+// ----------------------------------------------------------------------------------------
 
 struct View::Membership {
   std::shared_ptr<const Members> members;
@@ -410,7 +411,8 @@ void View::Book(CounterId counter, EndpointNumber endpoint, int64_t amount) {
   if (counter == kRequestsInFlight && endpoint < waiting_.size()) Correct(endpoint);
 }
 
-// ---- Pin -----------------------------------------------------------------------------------------
+// ---- Pin
+// -----------------------------------------------------------------------------------------
 
 Pin::Pin(const View& view) : membership_(view.membership_) { ++membership_->references; }
 Pin::Pin(const Pin& other) : membership_(other.membership_) {
@@ -423,6 +425,8 @@ Pin& Pin::operator=(Pin other) noexcept {
 }
 Pin::~Pin() { View::Membership::Release(membership_); }
 
-const Endpoint& Pin::endpoint(EndpointNumber n) const { return *membership_->members->by_number[n]; }
+const Endpoint& Pin::endpoint(EndpointNumber n) const {
+  return *membership_->members->by_number[n];
+}
 
 }  // namespace llmd::fleet

@@ -1,9 +1,9 @@
-// The fleet: which endpoints there are, what is known of each and how old it is, and what we have in
-// flight to each.
+// The fleet: which endpoints there are, what is known of each and how old it is, and what we have
+// in flight to each.
 //
 // Three classes. Fleet is the shared store: discovery sets its members, scrapers write loads, doors
-// report outcomes. View is one worker's picture of it: dense columns by EndpointNumber, refreshed at
-// most once per kRefreshInterval, exact for what this worker itself has in flight. Pin keeps a
+// report outcomes. View is one worker's picture of it: dense columns by EndpointNumber, refreshed
+// at most once per kRefreshInterval, exact for what this worker itself has in flight. Pin keeps a
 // View's membership (and so its endpoint numbers) alive for as long as a session needs it.
 //
 // Thread safety: Fleet is thread-safe. A View belongs to one worker. A Pin belongs to that worker.
@@ -119,10 +119,11 @@ class View {
   // Members, ascending. Draining and ejected ones included: `Routable` leaves them out.
   std::span<const EndpointNumber> members() const;
   const Endpoint& endpoint(EndpointNumber n) const;
-  // The members that may get this request, ascending, in `arena`: not draining, not ejected, and one
-  // in slow start only with the probability of its share (relative to the largest share: a fleet that
-  // is new as a whole starts evenly). When that would leave out more than half of those not draining,
-  // first slow start and then ejection are ignored: a wrong verdict must not take the fleet down.
+  // The members that may get this request, ascending, in `arena`: not draining, not ejected, and
+  // one in slow start only with the probability of its share (relative to the largest share: a
+  // fleet that is new as a whole starts evenly). When that would leave out more than half of those
+  // not draining, first slow start and then ejection are ignored: a wrong verdict must not take the
+  // fleet down.
   std::span<EndpointNumber> Routable(base::Random& random, base::Arena& arena) const;
 
   // Columns by EndpointNumber. They stay where they are as long as the View lives, once there was a
@@ -138,8 +139,8 @@ class View {
   const uint32_t* block_count() const { return block_count_.data(); }
   base::TimePoint refreshed_at() const { return refreshed_at_; }
 
-  // Adds `amount` (negative takes back) to this worker's column; visible here at once (in waiting and
-  // running too), to other workers at their next refresh.
+  // Adds `amount` (negative takes back) to this worker's column; visible here at once (in waiting
+  // and running too), to other workers at their next refresh.
   void Book(CounterId counter, EndpointNumber endpoint, int64_t amount);
 
   Fleet& fleet() { return fleet_; }
@@ -187,8 +188,8 @@ class Pin {
   View::Membership* membership_ = nullptr;
 };
 
-// The scraped load plus `delta` requests in flight since: arrivals join the queue when there is one,
-// else the batch; departures empty the queue first (a freed slot is refilled from it).
+// The scraped load plus `delta` requests in flight since: arrivals join the queue when there is
+// one, else the batch; departures empty the queue first (a freed slot is refilled from it).
 Load CorrectedLoad(Load scraped, int64_t delta);
 
 }  // namespace llmd::fleet

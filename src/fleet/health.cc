@@ -5,8 +5,8 @@
 namespace llmd::fleet {
 namespace {
 
-// The word: start of slow start in ms (40 bits: 34 years of uptime), then counts. Zero = nothing ever
-// happened, which is healthy.
+// The word: start of slow start in ms (40 bits: 34 years of uptime), then counts. Zero = nothing
+// ever happened, which is healthy.
 struct Fields {
   int64_t start_ms;    // slow start begins; an ejected endpoint's lies in the future
   uint32_t failures;   // in a row, while healthy

@@ -1,13 +1,13 @@
 // Passive health of one endpoint: ejected when it keeps failing, back in slowly.
 //
-// `kFailuresToEject` failures in a row eject for kEjectionBase, doubled with every ejection in a row
-// up to kEjectionMax. After that the endpoint is on probation: it takes a rising share of the traffic
-// it would get (slow start, also for new endpoints) over kSlowStart; one failure on probation ejects
-// again, kSuccessesToForget successes clear the history.
+// `kFailuresToEject` failures in a row eject for kEjectionBase, doubled with every ejection in a
+// row up to kEjectionMax. After that the endpoint is on probation: it takes a rising share of the
+// traffic it would get (slow start, also for new endpoints) over kSlowStart; one failure on
+// probation ejects again, kSuccessesToForget successes clear the history.
 //
 // Thread-safe: one 64-bit word changed by compare-and-swap, so that reading it in a View refresh is
-// one load. Times are rounded to milliseconds. Outcomes of requests that were sent before an ejection
-// and end during it change nothing.
+// one load. Times are rounded to milliseconds. Outcomes of requests that were sent before an
+// ejection and end during it change nothing.
 #pragma once
 
 #include <atomic>

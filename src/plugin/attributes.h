@@ -1,9 +1,9 @@
 // Attributes: what data producers leave for filters, scorers and others in one request.
 //
 // A key is a type name plus a producer instance name, as upstream's DataKey. Keys are resolved to
-// slot numbers once, when a config is loaded; at run time a consumer reads an array index. A value is
-// a trivially destructible struct in the request's arena. A slot may be missing: no producer ran, it
-// failed, or it was late. That is a state every consumer handles, not an error.
+// slot numbers once, when a config is loaded; at run time a consumer reads an array index. A value
+// is a trivially destructible struct in the request's arena. A slot may be missing: no producer
+// ran, it failed, or it was late. That is a state every consumer handles, not an error.
 #pragma once
 
 #include <cstdint>

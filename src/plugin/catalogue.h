@@ -1,7 +1,7 @@
 // The catalogue: which plugin types exist and how one is made from its config entry.
 //
-// An ordinary object, filled by one visible list in main/plugins.cc (tests fill one with two lines).
-// There are no static registrars. Thread-compatible: built once, read-only afterwards.
+// An ordinary object, filled by one visible list in main/plugins.cc (tests fill one with two
+// lines). There are no static registrars. Thread-compatible: built once, read-only afterwards.
 #pragma once
 
 #include <functional>
@@ -55,8 +55,8 @@ class PluginContext {
   Slot<T> Consumes(std::string_view producer, bool required = true) {
     return {ConsumesKey(T::kKey, producer, required)};
   }
-  // Another plugin that a parameter refers to by name; made before this one and alive as long. nullptr
-  // when there is none, or none of that kind, and an error was reported.
+  // Another plugin that a parameter refers to by name; made before this one and alive as long.
+  // nullptr when there is none, or none of that kind, and an error was reported.
   template <class Kind>
   Kind* Reference(std::string_view name) {
     Plugin* plugin = ReferencedPlugin(name);

@@ -154,8 +154,8 @@ class BookingList {
   size_t size_ = 0;
 };
 
-// Called after the decision, before the request is forwarded; again with the new endpoint first when
-// a retry moves the request (the earlier bookings were taken back).
+// Called after the decision, before the request is forwarded; again with the new endpoint first
+// when a retry moves the request (the earlier bookings were taken back).
 class PreRequest {
  public:
   virtual ~PreRequest() = default;

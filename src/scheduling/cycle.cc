@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "fleet/fleet.h"
 #include "scheduling/stages.h"
 
 namespace llmd::scheduling {
@@ -29,7 +30,8 @@ std::span<T> Uninitialised(base::Arena& arena, size_t n) {
 // Survivors must be a subset in unchanged order; what is not is put right.
 [[maybe_unused]] void ValidateFilter(std::span<const EndpointNumber> before,
                                      plugin::Candidates& after) {
-  if (std::includes(before.begin(), before.end(), after.numbers.begin(), after.numbers.end())) return;
+  if (std::includes(before.begin(), before.end(), after.numbers.begin(), after.numbers.end()))
+    return;
   LLMD_BUG("a filter invented an endpoint or changed the order");
   std::sort(after.numbers.begin(), after.numbers.end());
   size_t kept = 0;
@@ -98,11 +100,12 @@ void Shuffle(std::span<ScoredCandidate> candidates, base::Random& random) {
   }
 }
 
+constexpr size_t kInsertionMax = 16;
+
 // Stable sort by requests in flight. Few candidates: insertion. Many: counting, because the numbers
 // are small; the comparison sort is for the fleet that is badly out of balance.
 std::span<ScoredCandidate> OrderByInFlight(std::span<ScoredCandidate> candidates,
                                            const int64_t* in_flight, base::Arena& arena) {
-  constexpr size_t kInsertionMax = 16;
   constexpr int64_t kBucketsMax = 4096;
   if (candidates.size() <= kInsertionMax) {
     for (size_t i = 1; i < candidates.size(); ++i) {
@@ -182,7 +185,8 @@ ProfileResult RunProfile(const Profile& profile, RequestContext& request,
   if (request.fleet) {
     scored = OrderByInFlight(scored, request.fleet->counter(fleet::kRequestsInFlight), arena);
   }
-  stages.Skip();
+  if (scored.size() > kInsertionMax)
+    stages.Skip();  // fewer are ordered in less than a reading takes
   // Now equal scores stand in the order in which they should win.
 
   // Pick.
@@ -218,7 +222,6 @@ base::Result<plugin::SchedulingResult> Schedule(const plugin::ProfileHandler& ha
       break;
     }
     results[*next] = RunProfile(profiles[*next], request, candidates, endpoints_wanted, trace);
-    stages.Skip();
   }
   // Now every profile that the handler wants has run.
 

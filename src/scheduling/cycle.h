@@ -1,7 +1,7 @@
 // The scheduling cycle: filter, score, pick. Pure; one call decides one profile for one request.
 //
-// Profiles are compiled when a config is loaded: flat arrays of typed pointers and weights, so that a
-// cycle looks nothing up. Thread-safe: a Profile is immutable and its plugins are.
+// Profiles are compiled when a config is loaded: flat arrays of typed pointers and weights, so that
+// a cycle looks nothing up. Thread-safe: a Profile is immutable and its plugins are.
 #pragma once
 
 #include <span>
@@ -33,9 +33,9 @@ struct Profile {
 };
 
 // Runs `profile` over `candidates` (ascending; left untouched) and returns at least
-// `endpoints_wanted` endpoints, best first, where that many are left: the pick and its fallbacks (more
-// when the picker's configuration asks for more). Scores are clamped to [0, 1] before they are
-// weighted; NaN counts as 0 and is reported as a bug. The picker gets the candidates ordered by
+// `endpoints_wanted` endpoints, best first, where that many are left: the pick and its fallbacks
+// (more when the picker's configuration asks for more). Scores are clamped to [0, 1] before they
+// are weighted; NaN counts as 0 and is reported as a bug. The picker gets the candidates ordered by
 // requests in flight and, where these are equal, at random: a picker that leaves the order of equal
 // scores alone breaks ties that way. Result and trace live in the request's arena.
 plugin::ProfileResult RunProfile(const Profile& profile, plugin::RequestContext& request,

@@ -35,7 +35,8 @@ struct Bed {
     request.arena = &arena;
     request.fleet = &view;
   }
-  std::vector<EndpointNumber> Run(const Profile& profile, size_t wanted = 1, Trace* trace = nullptr) {
+  std::vector<EndpointNumber> Run(const Profile& profile, size_t wanted = 1,
+                                  Trace* trace = nullptr) {
     result = RunProfile(profile, request, numbers, wanted, trace);
     std::vector<EndpointNumber> endpoints;
     for (const auto& c : result.endpoints) endpoints.push_back(c.endpoint);
@@ -176,8 +177,11 @@ TEST(Cycle, TracesStagesAndScores) {
   const FunctionScorer b([](EndpointNumber) { return 0.25; });
   const BestPicker picker;
   const EveryProfileHandler handler;
-  const Profile profiles[] = {{.name = "p", .filters = {{&all, 4}}, .scorers = {{&a, 1, 5}, {&b, 2, 6}},
-                               .picker = &picker, .picker_plugin = 7}};
+  const Profile profiles[] = {{.name = "p",
+                               .filters = {{&all, 4}},
+                               .scorers = {{&a, 1, 5}, {&b, 2, 6}},
+                               .picker = &picker,
+                               .picker_plugin = 7}};
   Log log;
   Trace trace{.clock = Tick, .sink = &log, .handler_plugin = 8, .keep_scores = true};
   ASSERT_TRUE(Schedule(handler, profiles, bed.request, bed.numbers, 1, &trace).has_value());

@@ -1,7 +1,9 @@
-// Stages: the one wrapper around every plugin call of a cycle. One clock reading per border: the end
-// of a stage is the beginning of the next.
-// Thread safety: none; lives on the stack of one cycle.
+// Stages: the one wrapper around every plugin call. One clock reading per border: the end of a
+// stage is the beginning of the next, also from one Stages to the next over the same Trace
+// (Trace::border). Thread safety: none; lives on the stack of one decision.
 #pragma once
+
+#include <type_traits>
 
 #include "scheduling/trace.h"
 
@@ -9,10 +11,9 @@ namespace llmd::scheduling {
 
 class Stages {
  public:
-  // `trace` may be nullptr.
-  explicit Stages(const Trace* trace)
-      : trace_(trace && trace->clock && trace->sink ? trace : nullptr) {
-    if (trace_) last_ = trace_->clock();
+  // `trace` may be nullptr. The first stage begins at the trace's border, or now if it has none.
+  explicit Stages(Trace* trace) : trace_(trace && trace->clock && trace->sink ? trace : nullptr) {
+    if (trace_ && trace_->border == base::TimePoint{}) Skip();
   }
   // Runs `stage` and reports how long it took.
   template <class Stage>
@@ -28,19 +29,18 @@ class Stages {
   }
   // Work that belongs to no plugin: the next stage begins now.
   void Skip() {
-    if (trace_) last_ = trace_->clock();
+    if (trace_) trace_->border = trace_->clock();
   }
 
  private:
   void Border(ExtensionPoint point, uint32_t plugin) {
     if (!trace_) return;
     const base::TimePoint now = trace_->clock();
-    trace_->sink->OnStage(point, plugin, now - last_);
-    last_ = now;
+    trace_->sink->OnStage(point, plugin, now - trace_->border);
+    trace_->border = now;
   }
 
-  const Trace* trace_;
-  base::TimePoint last_{};
+  Trace* trace_;
 };
 
 }  // namespace llmd::scheduling

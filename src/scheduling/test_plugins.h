@@ -1,5 +1,5 @@
-// Plugins of a few lines for tests and benchmarks of the rooms from here up: each does what its public
-// member says.
+// Plugins of a few lines for tests and benchmarks of the rooms from here up: each does what its
+// public member says.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,9 @@ struct FunctionFilter final : plugin::Filter {
   explicit FunctionFilter(std::function<bool(plugin::EndpointNumber)> k,
                           plugin::EmptyMeans m = plugin::EmptyMeans::kNoEndpoints)
       : keep(std::move(k)), means(m) {}
-  void Apply(const plugin::RequestContext&, plugin::Candidates& c) const override { c.KeepIf(keep); }
+  void Apply(const plugin::RequestContext&, plugin::Candidates& c) const override {
+    c.KeepIf(keep);
+  }
   plugin::EmptyMeans empty_means() const override { return means; }
   std::function<bool(plugin::EndpointNumber)> keep;
   plugin::EmptyMeans means;

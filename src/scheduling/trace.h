@@ -49,6 +49,7 @@ struct Trace {
   StageClock clock = nullptr;
   StageSink* sink = nullptr;
   uint32_t handler_plugin = 0;  // index of the profile handler, for the sink
+  base::TimePoint border{};     // end of the last stage; the next one begins here
   bool keep_scores = false;  // fill the spans below (arena memory)
 
   std::span<const plugin::EndpointNumber> scored;  // candidates after the last profile's filters
