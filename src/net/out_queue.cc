@@ -6,8 +6,8 @@
 namespace llmd::net {
 namespace {
 
-// A Slice below this size costs more as an entry of its own than as a copy.
-constexpr size_t kAlwaysCopyBytes = 64;
+// A Slice below this size costs more as an entry of its own than as a copy behind what is queued.
+constexpr size_t kAlwaysCopyBytes = 512;
 // While the stream is blocked: a quarter of the smallest block.
 constexpr size_t kBlockedCopyBytes = base::BufferPool::kSmallestBytes / 4;
 constexpr size_t kPiecesKept = 32;

@@ -64,7 +64,7 @@ class Scraper {
   Scraper(const Scraper&) = delete;
   Scraper& operator=(const Scraper&) = delete;
 
-  // The first scrape starts with the next tick, the later ones at the target's place in the
+  // The first scrape starts with one of the next ticks, the later ones at the target's place in the
   // interval.
   ScrapeId Add(ScrapeTargetSpec spec, ScrapeSink& sink);
   void Remove(ScrapeId id);
