@@ -14,7 +14,8 @@ add_compile_options(-Wall -Wextra -Werror -Wthread-safety -Wno-unused-parameter
 add_compile_options(-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=)
 
 if(LLMD_SANITIZE STREQUAL "asan")
-  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all -fsanitize=fuzzer-no-link)
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all
+                      -fsanitize=fuzzer-no-link)
   add_link_options(-fsanitize=address,undefined)
 elseif(LLMD_SANITIZE STREQUAL "tsan")
   add_compile_options(-fsanitize=thread)

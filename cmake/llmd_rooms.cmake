@@ -39,7 +39,8 @@ function(llmd_room NAME)
                           gmock gtest gtest_main)
     target_compile_definitions(${NAME}_test PRIVATE LLMD_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                LLMD_TESTING=1)
-    set_target_properties(${NAME}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+    set_target_properties(${NAME}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY
+                          ${CMAKE_BINARY_DIR}/tests)
     set_property(GLOBAL APPEND PROPERTY LLMD_TEST_TARGETS ${NAME}_test)
   endif()
 

@@ -61,7 +61,9 @@ class Slice {
     if (block_ && --block_->refs_ == 0) Release(block_);
   }
   // Views bytes that need no owner (string literals, storage that outlives the Slice).
-  static Slice Unowned(std::string_view bytes) { return Slice(nullptr, bytes.data(), bytes.size()); }
+  static Slice Unowned(std::string_view bytes) {
+    return Slice(nullptr, bytes.data(), bytes.size());
+  }
 
   const char* data() const { return data_; }
   size_t size() const { return size_; }
@@ -81,8 +83,8 @@ class Slice {
   size_t size_ = 0;
 };
 
-// Keeps free Blocks by size class (powers of two from 4 KiB to 256 KiB, larger ones come from and go
-// back to the heap). Keeps at most `kept_bytes_max` of free memory.
+// Keeps free Blocks by size class (powers of two from 4 KiB to 256 KiB, larger ones come from and
+// go back to the heap). Keeps at most `kept_bytes_max` of free memory.
 class BufferPool {
  public:
   static constexpr size_t kSmallestBytes = 4 << 10;

@@ -1,11 +1,10 @@
 // CHECK, DCHECK and BUG: what to do when an invariant does not hold.
 //
-// LLMD_CHECK is always on and ends the process: for what cannot happen unless our own code is wrong.
-// Never on input from network, configuration or Kubernetes.
-// LLMD_DCHECK is the same in builds without NDEBUG, for checks that cost.
-// LLMD_BUG says "wrong, but we can go on": logs each site once, counts every time, and is fatal when
-// SetBugFatalForTest(true) was called. The code after it is the tested way on.
-// Thread-safe.
+// LLMD_CHECK is always on and ends the process: for what cannot happen unless our own code is
+// wrong. Never on input from network, configuration or Kubernetes. LLMD_DCHECK is the same in
+// builds without NDEBUG, for checks that cost. LLMD_BUG says "wrong, but we can go on": logs each
+// site once, counts every time, and is fatal when SetBugFatalForTest(true) was called. The code
+// after it is the tested way on. Thread-safe.
 #pragma once
 
 #include <atomic>

@@ -1,4 +1,5 @@
-// Hashing of bytes. Values are not stable across releases of llmd unless the name says the algorithm.
+// Hashing of bytes. Values are not stable across releases of llmd unless the name says the
+// algorithm.
 #pragma once
 
 #include <cstddef>

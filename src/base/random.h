@@ -1,6 +1,6 @@
 // Random numbers from a seed. Pure code gets its seed with the event; only runtime/ may read the
-// system's entropy. The generator is SplitMix64 (Steele, Lea, Flood 2014): one multiply-xor chain per
-// number, every seed valid. Not for secrets. Thread-compatible value type.
+// system's entropy. The generator is SplitMix64 (Steele, Lea, Flood 2014): one multiply-xor chain
+// per number, every seed valid. Not for secrets. Thread-compatible value type.
 #pragma once
 
 #include <cmath>

@@ -245,7 +245,8 @@ void Admin::LogLevel(net::ServerExchange& exchange) {
   if (exchange.head().method == HttpMethod::kPut) {
     const auto level = telemetry::ParseLogLevel(QueryValue(exchange.head().query, "level"));
     if (!level) {
-      RespondText(exchange, 400, "level must be error, warn, info, verbose, debug, trace or 0..5\n");
+      RespondText(exchange, 400,
+                  "level must be error, warn, info, verbose, debug, trace or 0..5\n");
       return;
     }
     telemetry::SetLogLevel(*level);

@@ -1,5 +1,5 @@
-// Admin: the pages on the metrics port. /metrics, /healthz, /readyz, and /debug/* for people: what is
-// configured, what is known of each endpoint, and why a request went where it went.
+// Admin: the pages on the metrics port. /metrics, /healthz, /readyz, and /debug/* for people: what
+// is configured, what is known of each endpoint, and why a request went where it went.
 //
 // Thread safety: belongs to the control loop's thread; reads the others' state through their
 // thread-safe faces only.

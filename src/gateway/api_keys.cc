@@ -57,7 +57,8 @@ base::Result<ApiKeys> ApiKeys::Parse(std::string_view text, std::string_view fil
     Digest digest;
     if (!IsName(name)) return error("a key's name is 1 to 64 of letters, digits, '.', '_' and '-'");
     if (!ParseHex(hex, &digest)) {
-      return error("expected `NAME SHA256HEX`; make the digest with: printf %s \"$KEY\" | sha256sum");
+      return error(
+          "expected `NAME SHA256HEX`; make the digest with: printf %s \"$KEY\" | sha256sum");
     }
     if (std::ranges::find(keys.names_, name) != keys.names_.end()) {
       return error(base::Concat("the name \"", name, "\" stands on an earlier line too"));

@@ -4,8 +4,8 @@
 // `printf %s "$KEY" | sha256sum`. NAME labels the key's counters and may not repeat.
 //
 // Thread safety: immutable after Parse. Every check looks at every digest, and compares in constant
-// time, so that timing tells nothing about which keys exist. Limits: kApiKeysMax keys, kNameBytesMax
-// per name, names of [A-Za-z0-9._-].
+// time, so that timing tells nothing about which keys exist. Limits: kApiKeysMax keys,
+// kNameBytesMax per name, names of [A-Za-z0-9._-].
 #pragma once
 
 #include <array>

@@ -119,7 +119,8 @@ base::Status Control::BeginConfig() {
   return UseConfig(yaml, filename);
 }
 
-// Builds the whole new generation before anything changes, so a bad file leaves the old one in force.
+// Builds the whole new generation before anything changes, so a bad file leaves the old one in
+// force.
 base::Status Control::UseConfig(std::string_view yaml, std::string_view filename) {
   const director::LoadOptions options{
       .allow_experimental_plugins = context_.options.allow_experimental_plugins,

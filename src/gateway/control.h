@@ -36,7 +36,8 @@ class Control {
     std::function<void(std::shared_ptr<const Backends>)> publish;
   };
 
-  // Compiles the config, reads keys and endpoints, listens on the metrics port; all errors show here.
+  // Compiles the config, reads keys and endpoints, listens on the metrics port; all errors show
+  // here.
   static base::Result<std::unique_ptr<Control>> Create(
       runtime::EventLoop& loop, Context context,
       std::shared_ptr<net::TlsServerContext> tls);

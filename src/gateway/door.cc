@@ -33,8 +33,8 @@ director::DirectorOptions OptionsOf(const DoorShared& shared, size_t worker) {
   return options;
 }
 
-// A protocol other than HTTP/1.1 cannot pass; "h2c" is only an offer, which RFC 9110 7.8 lets a server
-// ignore, and common Java clients make it with every first request.
+// A protocol other than HTTP/1.1 cannot pass; "h2c" is only an offer, which RFC 9110 7.8 lets a
+// server ignore, and common Java clients make it with every first request.
 bool AsksForAnotherProtocol(const wire::RequestHead& head) {
   if (head.method == HttpMethod::kConnect) return true;
   return head.wants_upgrade && !wire::HttpListHas(head.fields.Get(HttpFieldId::kUpgrade), "h2c");
@@ -165,7 +165,8 @@ const telemetry::CounterHandle& Door::OutcomeCounter(std::string_view outcome, i
   for (const OutcomeEntry& entry : outcomes_) {
     if (entry.status_class == status_class && entry.outcome == outcome) return entry.counter;
   }
-  const std::string label = status_class ? base::Concat(std::to_string(status_class), "xx") : "none";
+  const std::string label =
+      status_class ? base::Concat(std::to_string(status_class), "xx") : "none";
   outcomes_.push_back({outcome, status_class,
                        shared_.metrics.Counter(MetricId::kOutcomesTotal, {outcome, label})});
   return outcomes_.back().counter;

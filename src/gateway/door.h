@@ -1,7 +1,8 @@
 // Door: the gateway's face on one worker. Takes requests from the HTTP server, turns away what must
 // not pass, answers what it knows itself, and gives the rest to a Relay.
 //
-// Thread safety: belongs to one worker. What workers share (DoorShared) is thread-safe or immutable.
+// Thread safety: belongs to one worker. What workers share (DoorShared) is thread-safe or
+// immutable.
 #pragma once
 
 #include <atomic>
@@ -34,7 +35,8 @@ struct Backend {
 };
 using Backends = std::vector<Backend>;
 
-// A snapshot that the control thread replaces and workers read: one version check when nothing changed.
+// A snapshot that the control thread replaces and workers read: one version check when nothing
+// changed.
 template <class T>
 class Shared {
  public:

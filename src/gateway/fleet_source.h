@@ -1,6 +1,6 @@
 // FleetSource: from endpoint descriptions (a discovery file or flags) to fleet members that can be
-// connected to. Names are resolved here, and again every kResolveInterval; an endpoint whose name has
-// no address yet is not a member.
+// connected to. Names are resolved here, and again every kResolveInterval; an endpoint whose name
+// has no address yet is not a member.
 //
 // Thread safety: belongs to the control loop's thread.
 // Invariant: `changed` is called after the fleet was given the same members.

@@ -3,8 +3,8 @@
 //   workers   one HttpServer, Door and HttpClient each; requests live and die here
 //   control   discovery, name lookup, scraping, reloads, the metrics port
 //
-// Thread safety: all methods from the owner's thread. Lifetime: the catalogue, and the log sink when
-// there is one, outlive the gateway.
+// Thread safety: all methods from the owner's thread. Lifetime: the catalogue, and the log sink
+// when there is one, outlive the gateway.
 #pragma once
 
 #include <memory>
@@ -20,8 +20,8 @@ namespace llmd::gateway {
 class Gateway {
  public:
   // Listens and serves when it returns OK. Errors name the flag or file and the remedy.
-  // `access_log`: where access lines go, nullptr for none; `dropped_lines` (may be null) counts log and
-  // access lines that were dropped, for the metrics page.
+  // `access_log`: where access lines go, nullptr for none; `dropped_lines` (may be null) counts log
+  // and access lines that were dropped, for the metrics page.
   static base::Result<std::unique_ptr<Gateway>> Start(const GatewayOptions& options,
                                                       const plugin::Catalogue& catalogue,
                                                       telemetry::LogSink* access_log,

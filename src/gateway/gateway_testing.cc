@@ -30,10 +30,11 @@ class ScriptedEngine::Exchange final : public net::ExchangeHandler {
       engine_.script_(exchange_, seen_);
       return;
     }
-    exchange_.Respond(200, "application/json",
-                      R"({"id":"x","object":"chat.completion","model":"m","choices":[],"name":")" +
-                          engine_.name_ +
-                          R"(","usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}})");
+    exchange_.Respond(
+        200, "application/json",
+        R"({"id":"x","object":"chat.completion","model":"m","choices":[],"name":")" +
+            engine_.name_ +
+            R"(","usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5}})");
   }
   void OnFinished() override { delete this; }
   void OnClientGone(net::GoneReason) override {

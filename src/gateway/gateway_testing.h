@@ -15,8 +15,9 @@
 
 namespace llmd::gateway {
 
-// A model server on a loopback port. `script` answers POSTs once the body is complete; without one it
-// replies with a chat completion that names the engine. GET /metrics and /v1/models answer as vLLM.
+// A model server on a loopback port. `script` answers POSTs once the body is complete; without one
+// it replies with a chat completion that names the engine. GET /metrics and /v1/models answer as
+// vLLM.
 class ScriptedEngine final : private net::HttpService {
  public:
   struct Seen {

@@ -10,7 +10,8 @@ namespace {
 using wire::HttpField;
 using wire::HttpFieldId;
 
-// Room beside the client's own head: our fields with an IPv6 address, a 128-byte id and two numbers.
+// Room beside the client's own head: our fields with an IPv6 address, a 128-byte id and two
+// numbers.
 constexpr size_t kOwnFieldBytes = 512;
 
 // Runs `write` with a HeadWriter over a block of at least `bytes` and returns what was written.

@@ -30,13 +30,13 @@ struct EngineHeadSpec {
 // for, so that replies can be read as they pass.
 base::Slice WriteEngineHead(const EngineHeadSpec& spec, base::BufferPool& buffers);
 
-// Status line and fields of the engine's reply for ServerExchange::SendHead, which adds framing. With
-// `request_id` when the engine sent none.
+// Status line and fields of the engine's reply for ServerExchange::SendHead, which adds framing.
+// With `request_id` when the engine sent none.
 base::Slice WriteClientHead(const wire::ResponseHead& engine, std::string_view request_id,
                             base::BufferPool& buffers);
 
-// True for names that only the gateway may set: control headers of the inference extension, which are
-// taken from clients and not passed on.
+// True for names that only the gateway may set: control headers of the inference extension, which
+// are taken from clients and not passed on.
 bool IsControlHeader(std::string_view name);
 
 }  // namespace llmd::gateway

@@ -1,9 +1,9 @@
 // LoadScraper: keeps what is known of every endpoint fresh. Fetches what the config's data sources
 // want, lets their extractors read the pages, and reports to the fleet.
 //
-// A server that honours `?name[]=` (Prometheus' Python client, so vLLM) is asked for just the wanted
-// families; one that answers such a request with an error or without any of them is asked for its
-// whole page from then on.
+// A server that honours `?name[]=` (Prometheus' Python client, so vLLM) is asked for just the
+// wanted families; one that answers such a request with an error or without any of them is asked
+// for its whole page from then on.
 //
 // Thread safety: belongs to one loop's thread. No allocation per scrape.
 #pragma once
@@ -26,8 +26,8 @@ namespace llmd::gateway {
 
 class LoadScraper {
  public:
-  // `writer`: the metric writer index of this thread. `interval_min`: no source is fetched more often,
-  // whatever it wants. References outlive the scraper.
+  // `writer`: the metric writer index of this thread. `interval_min`: no source is fetched more
+  // often, whatever it wants. References outlive the scraper.
   LoadScraper(runtime::EventLoop& loop, fleet::Fleet& fleet, telemetry::Metrics& metrics,
               size_t writer, base::Duration interval_min);
   ~LoadScraper();

@@ -1,9 +1,9 @@
 // The memory that bodies held for a decision or a retry may take, shared by all workers.
 //
-// Workers lease it in steps, so that a request changes a worker-local number and not a cache line that
-// all workers share. Thread safety: MemoryBudget is thread-safe; a BudgetLease belongs to one worker.
-// Invariants: 1. The sum of what leases hold never exceeds the limit. 2. A lease that is destroyed has
-// given everything back.
+// Workers lease it in steps, so that a request changes a worker-local number and not a cache line
+// that all workers share. Thread safety: MemoryBudget is thread-safe; a BudgetLease belongs to one
+// worker. Invariants: 1. The sum of what leases hold never exceeds the limit. 2. A lease that is
+// destroyed has given everything back.
 #pragma once
 
 #include <algorithm>

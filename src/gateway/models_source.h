@@ -1,9 +1,9 @@
 // ModelsSource: the answer to GET /v1/models, gathered from all endpoints every kInterval.
 //
-// Models of the same id are listed once, as the first endpoint (by number) describes them. An endpoint
-// that does not answer keeps what it last said until it leaves the fleet.
-// Thread safety: belongs to one loop's thread; the result is published through Shared.
-// Limits: kModelsMax models in the answer, kPageBytesMax per endpoint.
+// Models of the same id are listed once, as the first endpoint (by number) describes them. An
+// endpoint that does not answer keeps what it last said until it leaves the fleet. Thread safety:
+// belongs to one loop's thread; the result is published through Shared. Limits: kModelsMax models
+// in the answer, kPageBytesMax per endpoint.
 #pragma once
 
 #include <map>

@@ -14,7 +14,8 @@ namespace llmd::gateway {
 struct GatewayOptions {
   std::string listen = ":8080";
   std::string metrics_listen = "127.0.0.1:9090";
-  std::string config_file;  // at most one of config_file and config_text; neither: the default profile
+  std::string
+      config_file;  // at most one of config_file and config_text; neither: the default profile
   std::string config_text;
   std::vector<std::string> endpoints;  // host:port each; with a config these replace its discovery
   bool allow_experimental_plugins = false;
@@ -30,7 +31,8 @@ struct GatewayOptions {
   base::Duration body_timeout = std::chrono::seconds(60);
   base::Duration idle_timeout = std::chrono::seconds(75);
   base::Duration connect_timeout = std::chrono::seconds(5);
-  base::Duration response_timeout = std::chrono::minutes(10);  // to the reply head, and between reads
+  base::Duration response_timeout =
+      std::chrono::minutes(10);  // to the reply head, and between reads
 
   std::string tls_cert, tls_key;  // PEM files, both or none
   bool engine_tls = false;        // engines speak HTTPS

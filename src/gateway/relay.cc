@@ -253,13 +253,15 @@ void Relay::RelayPiece(const base::Slice& raw, std::string_view piece) {
   }
   if (edit.begin > 0) client_->SendBody(raw.Sub(begin, edit.begin));
   client_->SendBody(edit.bytes);
-  if (edit.end < piece.size()) client_->SendBody(raw.Sub(begin + edit.end, piece.size() - edit.end));
+  if (edit.end < piece.size())
+    client_->SendBody(raw.Sub(begin + edit.end, piece.size() - edit.end));
 }
 
 void Relay::OnResponseEnd() {
   engine_ = nullptr;
   outcome_ = "ok";
-  if (const std::string_view rest = session_->TakeHeldBack(); !rest.empty()) client_->SendBody(rest);
+  if (const std::string_view rest = session_->TakeHeldBack(); !rest.empty())
+    client_->SendBody(rest);
   client_->Finish();
 }
 

@@ -1,16 +1,17 @@
 // Relay: one proxied request of the gateway, from the client's head to the last byte it is owed.
 //
-// Three parties meet here: the client's exchange, the engine's exchange, and the director's session,
-// which makes every decision. The relay carries bytes and events between them and decides nothing.
+// Three parties meet here: the client's exchange, the engine's exchange, and the director's
+// session, which makes every decision. The relay carries bytes and events between them and decides
+// nothing.
 //
 //   client head -> session.OnHead        body -> session.OnBody     -> Decision
 //   Forward -> engine exchange           engine head, body, end     -> client, same loop turn
 //   engine failed before its reply       -> session.OnUpstreamFailed -> Decision again
 //
-// Belongs to one worker; the door keeps finished relays for reuse. Lifetime: from Begin to the call of
-// OnFinished or OnClientGone, in which it gives itself back.
-// Limits: the body is held while it may have to be sent again, within the memory budget; beyond
-// ServerExchange::kPendingHighBytes of unsent reply the engine is paused.
+// Belongs to one worker; the door keeps finished relays for reuse. Lifetime: from Begin to the call
+// of OnFinished or OnClientGone, in which it gives itself back. Limits: the body is held while it
+// may have to be sent again, within the memory budget; beyond ServerExchange::kPendingHighBytes of
+// unsent reply the engine is paused.
 #pragma once
 
 #include <cstdint>

@@ -32,14 +32,42 @@ void AddBytes(CLI::App& app, const std::string& flag, uint64_t* value, const std
          [value, flag](const std::string& text) {
            const auto bytes = config::ParseQuantity(text, true);
            if (!bytes || *bytes < 0) {
-             throw CLI::ValidationError(flag, "expected bytes such as 33554432, 32Mi or 1G, got \"" +
-                                                  text + "\"");
+             throw CLI::ValidationError(
+                 flag, "expected bytes such as 33554432, 32Mi or 1G, got \"" + text + "\"");
            }
            *value = static_cast<uint64_t>(*bytes);
          },
          help)
       ->type_name("BYTES");
 }
+
+namespace {
+
+void AddLogFlags(CLI::App& app, gateway::GatewayOptions* o) {
+  app.add_option("--access-log", o->access_log,
+                 "file for access lines, - for stdout, \"\" for none")
+      ->capture_default_str();
+  app.add_option_function<std::string>(
+         "--log-format",
+         [o](const std::string& format) {
+           o->log_format = format == "json" ? telemetry::LogFormat::kJson
+                                            : telemetry::LogFormat::kText;
+         },
+         "text or json, for log and access lines")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->default_str("text");
+  app.add_option_function<std::string>(
+         "-v,--verbosity",
+         [](const std::string& text) {
+           const auto level = telemetry::ParseLogLevel(text);
+           if (!level) throw CLI::ValidationError("-v", "expected 0..5 or a level's name");
+           telemetry::SetLogLevel(*level);
+         },
+         "log level: 2 default, 3 verbose, 4 debug, 5 trace")
+      ->default_str("2");
+}
+
+}  // namespace
 
 void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
   app.add_option("--listen", o->listen, "address for clients: :PORT, HOST:PORT or [V6]:PORT")
@@ -69,8 +97,9 @@ void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
   AddDuration(app, "--refresh-metrics-interval", &o->refresh_metrics_interval,
               "how often each endpoint's metrics are read, at least 50ms");
   AddBytes(app, "--max-body-bytes", &o->max_body_bytes, "larger request bodies get 413 [32Mi]");
-  AddBytes(app, "--memory-budget", &o->memory_budget_bytes,
-           "for bodies held for a decision or a retry; over it 429 [a quarter of the memory limit]");
+  AddBytes(
+      app, "--memory-budget", &o->memory_budget_bytes,
+      "for bodies held for a decision or a retry; over it 429 [a quarter of the memory limit]");
   app.add_option("--workers", o->workers, "worker threads; 0: one per CPU")->capture_default_str();
   AddDuration(app, "--drain-timeout", &o->drain_timeout,
               "how long SIGTERM waits for requests under way");
@@ -91,26 +120,7 @@ void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
                  "'Name: value' added to requests to endpoints; 'Name: @FILE' reads the value");
   app.add_option("--api-key-file", o->api_key_file,
                  "lines of NAME SHA256HEX; clients then need Authorization: Bearer KEY");
-  app.add_option("--access-log", o->access_log, "file for access lines, - for stdout, \"\" for none")
-      ->capture_default_str();
-  app.add_option_function<std::string>(
-         "--log-format",
-         [o](const std::string& format) {
-           o->log_format = format == "json" ? telemetry::LogFormat::kJson
-                                            : telemetry::LogFormat::kText;
-         },
-         "text or json, for log and access lines")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->default_str("text");
-  app.add_option_function<std::string>(
-         "-v,--verbosity",
-         [](const std::string& text) {
-           const auto level = telemetry::ParseLogLevel(text);
-           if (!level) throw CLI::ValidationError("-v", "expected 0..5 or a level's name");
-           telemetry::SetLogLevel(*level);
-         },
-         "log level: 2 default, 3 verbose, 4 debug, 5 trace")
-      ->default_str("2");
+  AddLogFlags(app, o);
 }
 
 int ParseFlags(CLI::App& app, int argc, char** argv) {

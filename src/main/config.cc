@@ -46,7 +46,8 @@ base::Result<std::shared_ptr<const director::Generation>> CompileInput(
 int ConfigMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
   CLI::App app(
       "Checks, prints and describes the gateway's configuration.\n\n"
-      "  llmd config check --config-file epp.yaml    all errors as file:line:col key: what; exit 1\n"
+      "  llmd config check --config-file epp.yaml    all errors as file:line:col key: what; exit "
+      "1\n"
       "  llmd config print --config-file epp.yaml    the effective config, defaults filled in\n"
       "  llmd config print                           the built-in default\n"
       "  llmd config schema > epp.schema.json        JSON schema, for editors",

@@ -9,7 +9,8 @@ namespace llmd {
 
 int GatewayMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
   CLI::App app(
-      "OpenAI-compatible endpoint over many model servers: every request goes to the server with the\n"
+      "OpenAI-compatible endpoint over many model servers: every request goes to the server with "
+      "the\n"
       "best mix of prefix-cache match, queue and KV use, in one process.\n\n"
       "  llmd gateway --endpoints 10.0.0.1:8000,10.0.0.2:8000\n"
       "  llmd gateway --config-file epp.yaml --metrics-address 0.0.0.0\n\n"

@@ -24,12 +24,15 @@ void PrintReady(const gateway::Gateway& gateway, const sim::SimServers& engines)
       "\n  metrics, decisions          http://127.0.0.1:", PortOf(gateway.metrics_port()), "/\n\n",
       "try: curl -N http://127.0.0.1:", PortOf(gateway.port()),
       "/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-      "       -d '{\"model\":\"", model,
-      "\",\"stream\":true,\"max_tokens\":32,\"messages\":[{\"role\":\"user\",\"content\":\"Hello!\"}]}'\n"
-      "     curl -s 'http://127.0.0.1:", PortOf(gateway.metrics_port()),
+      "       -d '{\"model\":\"",
+      model,
+      "\",\"stream\":true,\"max_tokens\":32,\"messages\":[{\"role\":\"user\",\"content\":\"Hello!"
+      "\"}]}'\n"
+      "     curl -s 'http://127.0.0.1:",
+      PortOf(gateway.metrics_port()),
       "/debug/decisions?last=1'\n"
-      "     llmd bench --url http://127.0.0.1:", PortOf(gateway.port()),
-      " --concurrency 16 --stream --duration 10s\n\nCtrl-C stops.\n\n");
+      "     llmd bench --url http://127.0.0.1:",
+      PortOf(gateway.port()), " --concurrency 16 --stream --duration 10s\n\nCtrl-C stops.\n\n");
   std::fputs(text.c_str(), stdout);
   std::fflush(stdout);
 }
@@ -70,7 +73,8 @@ base::Result<std::vector<std::string>> ExpandOptionsFile(int argc, char** argv) 
 int UpMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
   CLI::App app(
       "A gateway and simulated vLLM servers in one process: the quickest way to see llmd work.\n\n"
-      "  llmd up                                       four servers, calibrated as Qwen3-32B on H100\n"
+      "  llmd up                                       four servers, calibrated as Qwen3-32B on "
+      "H100\n"
       "  llmd up --count 8 --profile instant           eight servers that answer at once\n"
       "  llmd up --options up.yaml                     flags from a file: `count: 8` and so on",
       "llmd up");
