@@ -2,7 +2,6 @@
 // lower-case; compare ignoring case. Constants, thread-safe.
 #pragma once
 
-#include <span>
 #include <string_view>
 
 namespace llmd::director {
@@ -28,8 +27,5 @@ inline constexpr std::string_view kDestinationServedHeader =
     "x-gateway-destination-endpoint-served";
 
 inline constexpr std::string_view kDefaultFairnessId = "default-flow";
-
-// True for headers that address the picker: a door does not pass a client's values on to an engine.
-bool IsControlHeader(std::string_view name);
 
 }  // namespace llmd::director
