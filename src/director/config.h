@@ -80,6 +80,8 @@ class Generation {
   // Attribute slots, and those of the attributes that decision records show (kNoSlot: none).
   uint32_t slot_count() const { return static_cast<uint32_t>(slots_.size()); }
   plugin::Slot<plugin::PrefixCacheMatchInfo> prefix_slot() const { return prefix_slot_; }
+  // The plugin that fills prefix_slot(), nullptr when there is none.
+  const plugin::Plugin* prefix_producer() const { return prefix_producer_; }
   plugin::Slot<plugin::TokenizedPrompt> tokens_slot() const { return tokens_slot_; }
   // The API of a request path (without query; one slash at its end is ignored): longest claimed
   // suffix, else opaque.
@@ -112,6 +114,7 @@ class Generation {
   // Grows over reloads, because a plugin that is taken over keeps its slot numbers.
   std::vector<SlotKey> slots_;
   plugin::Slot<plugin::PrefixCacheMatchInfo> prefix_slot_;
+  const plugin::Plugin* prefix_producer_ = nullptr;
   plugin::Slot<plugin::TokenizedPrompt> tokens_slot_;
   std::vector<plugin::Parser::Claim> claims_;  // longest first
   std::string effective_yaml_;

@@ -60,7 +60,21 @@ GenerationHold::GenerationHold(std::shared_ptr<const Generation> g, telemetry::M
     : generation(std::move(g)),
       metrics_(metrics),
       writer_(writer),
-      seconds_(generation->plugins().size() * kPoints) {}
+      seconds_(generation->plugins().size() * kPoints) {
+  if (const plugin::Plugin* producer = generation->prefix_producer()) {
+    prefix_hit_ratio_ = metrics.Histogram(telemetry::MetricId::kPrefixIndexerHitRatio,
+                                          {producer->name(), producer->type()});
+    prefix_hit_bytes_ = metrics.Histogram(telemetry::MetricId::kPrefixIndexerHitBytes,
+                                          {producer->name(), producer->type()});
+  }
+}
+
+void GenerationHold::OnPrefixLookup(const plugin::PrefixCacheMatchInfo& info, uint32_t matched) {
+  constexpr double kBytesPerToken = 4;  // as the index counts
+  if (info.total_blocks == 0) return;
+  prefix_hit_ratio_.Observe(writer_, static_cast<double>(matched) / info.total_blocks);
+  prefix_hit_bytes_.Observe(writer_, kBytesPerToken * matched * info.block_tokens);
+}
 
 void GenerationHold::OnStage(scheduling::ExtensionPoint point, uint32_t plugin,
                              base::Duration took) {

@@ -22,6 +22,9 @@ class GenerationHold final : public scheduling::StageSink {
   GenerationHold(std::shared_ptr<const Generation> g, telemetry::Metrics& metrics, size_t writer);
   void OnStage(scheduling::ExtensionPoint point, uint32_t plugin, base::Duration took) override;
 
+  // A prefix lookup found at best `matched` of the prompt's blocks on one endpoint.
+  void OnPrefixLookup(const plugin::PrefixCacheMatchInfo& info, uint32_t matched);
+
   const std::shared_ptr<const Generation> generation;
   uint32_t references = 1;
 
@@ -30,6 +33,7 @@ class GenerationHold final : public scheduling::StageSink {
 
   telemetry::Metrics& metrics_;
   const size_t writer_;
+  telemetry::HistogramHandle prefix_hit_ratio_, prefix_hit_bytes_;
   std::vector<telemetry::HistogramHandle> seconds_;  // [plugin * points + point], made on first use
 };
 

@@ -331,6 +331,10 @@ void GenerationBuilder::Collect() {
     return plugin::kNoSlot;
   };
   out_->prefix_slot_ = {slot_of(plugin::PrefixCacheMatchInfo::kKey)};
+  const std::string prefix_producer = ResolveProducer(plugin::PrefixCacheMatchInfo::kKey, "");
+  for (const LoadedPlugin& loaded : out_->plugins_) {
+    if (loaded.object->name() == prefix_producer) out_->prefix_producer_ = loaded.object.get();
+  }
   out_->tokens_slot_ = {slot_of(plugin::TokenizedPrompt::kKey)};
   out_->effective_yaml_ = config::ToYaml(PickerDocumentType().Write(document_));
 }

@@ -205,6 +205,12 @@ void RecordDecision(SessionState& s) {
   uint32_t best[kRecordCandidatesMax];
   r.shown = static_cast<uint8_t>(BestCandidates(s, best));
   for (size_t i = 0; i < r.shown; ++i) RecordCandidateAt(s, best[i], prefix, &r.candidates[i]);
+  if (prefix) {
+    const auto longest = std::max_element(prefix->matched_blocks.begin(),
+                                          prefix->matched_blocks.end());
+    s.hold->OnPrefixLookup(*prefix,
+                           longest == prefix->matched_blocks.end() ? 0 : *longest);
+  }
 }
 
 StageResult Schedule(SessionState& s) {

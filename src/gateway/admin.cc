@@ -275,6 +275,12 @@ void Admin::CollectPool(telemetry::ScrapeSeries& series) {
                view_.waiting()[n]);
     ejected += shared_.fleet.health(n).state(loop_.now()) == fleet::Health::State::kEjected;
   }
+  std::shared_ptr<const director::Generation> generation;
+  uint64_t version = 0;
+  shared_.generations.Get(&generation, &version);
+  for (const director::LoadedPlugin& plugin : generation->plugins()) {
+    plugin.object->CollectMetrics(series);
+  }
   series.Set(MetricId::kEndpointsEjected, {}, static_cast<double>(ejected));
   series.Set(MetricId::kMemoryBudgetBytes, {}, static_cast<double>(shared_.budget.limit_bytes()));
   series.Set(MetricId::kMemoryHeldBytes, {}, static_cast<double>(shared_.budget.leased_bytes()));

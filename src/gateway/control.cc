@@ -129,6 +129,9 @@ base::Status Control::UseConfig(std::string_view yaml, std::string_view filename
                         director::Compile(yaml, filename, context_.catalogue, context_.shared.fleet,
                                           options, generation_.get()));
   LLMD_RETURN_IF_ERROR(load_scraper_->SetGeneration(generation));
+  for (const std::string& warning : generation->warnings()) {
+    LLMD_LOG(kWarn, "configuration", {"warning", warning});
+  }
   generation_ = generation;
   context_.generations.Publish(std::move(generation));
   context_.shared.metrics.Gauge(telemetry::MetricId::kConfigGeneration)

@@ -22,6 +22,10 @@
 #include "fleet/fleet.h"
 #include "plugin/request_context.h"
 
+namespace llmd::telemetry {
+class ScrapeSeries;
+}
+
 namespace llmd::plugin {
 
 using fleet::EndpointNumber;
@@ -38,6 +42,8 @@ class Plugin {
   }
   // JSON object for /debug/plugins/state, or "" when there is nothing to show.
   virtual std::string DumpState() const { return {}; }
+  // Adds its gauges to a scrape of the metrics page; on the scraping thread.
+  virtual void CollectMetrics(telemetry::ScrapeSeries& series) const {}
 
  private:
   std::string name_, type_;

@@ -39,6 +39,10 @@ class Stream {
   virtual IoResult Read(std::span<char> room) = 0;
   // Gathers `parts` (at most kWritePartsMax, none empty) in order.
   virtual IoResult Write(std::span<const iovec> parts) = 0;
+  // A hint: do not report less than `bytes` as readable, except at the end or when the socket can
+  // hold no more; 1 restores the default. Saves wake-ups while much is known to come. Streams that
+  // cannot tell ignore it. What waits below the mark is still there for Read.
+  virtual void SetReadLowWater(size_t bytes) {}
   // Sends FIN (with TLS a close_notify first); reading goes on.
   virtual void ShutdownWrite() = 0;
   // Makes the destructor send a reset instead of an orderly close.

@@ -5,6 +5,7 @@
 #include "base/strings.h"
 #include "plugins/factory.h"
 #include "plugins/producer/prompt.h"
+#include "telemetry/metrics.h"
 
 namespace llmd::plugins {
 namespace {
@@ -168,6 +169,15 @@ std::string ApproxPrefixCacheProducer::DumpState() const {
                             ",\"maxPods\":", std::to_string(kDumpEndpointsMax),
                             ",\"bytes\":", std::to_string(stats.bytes),
                             ",\"evictedBlocks\":", std::to_string(stats.evicted_blocks), "}");
+}
+
+void ApproxPrefixCacheProducer::CollectMetrics(telemetry::ScrapeSeries& series) const {
+  using telemetry::MetricId;
+  const prefix::PrefixIndex::Stats stats = this->stats();
+  series.Set(MetricId::kPrefixIndexerSize, {name(), type()}, static_cast<double>(stats.blocks));
+  series.Set(MetricId::kPrefixIndexBytes, {name()}, static_cast<double>(stats.bytes));
+  series.Set(MetricId::kPrefixIndexEvictionsTotal, {name()},
+             static_cast<double>(stats.evicted_blocks));
 }
 
 plugin::PluginType ApproxPrefixCacheProducerType() {

@@ -57,7 +57,7 @@ class ApproxPrefixCacheProducer final : public plugin::Plugin,
                         plugin::BookingList* bookings) override;
   // Blocks per endpoint, most first, never hashes.
   std::string DumpState() const override;
-
+  void CollectMetrics(telemetry::ScrapeSeries& series) const override;
   prefix::PrefixIndex::Stats stats() const { return index_.stats(); }
 
  private:

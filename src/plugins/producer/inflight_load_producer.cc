@@ -5,6 +5,7 @@
 
 #include "plugin/keys.h"
 #include "plugins/factory.h"
+#include "telemetry/metrics.h"
 
 namespace llmd::plugins {
 namespace {
@@ -45,6 +46,7 @@ class InFlightLoadProducer final : public plugin::Plugin,
  public:
   InFlightLoadProducer(const Parameters& parameters, plugin::PluginContext& context)
       : parameters_(parameters),
+        fleet_(context.fleet()),
         load_(context.Produces<plugin::InFlightLoad>()),
         tokens_(context.Consumes<plugin::TokenizedPrompt>("")),
         match_(context.Consumes<plugin::PrefixCacheMatchInfo>(parameters.prefix_producer, false)) {
@@ -55,6 +57,21 @@ class InFlightLoadProducer final : public plugin::Plugin,
       } else {
         context.errors().Add(context.parameters(), added.error().message());
       }
+    }
+  }
+
+  // Per endpoint only: whose requests they are is not counted here, so those labels are empty.
+  void CollectMetrics(telemetry::ScrapeSeries& series) const override {
+    using telemetry::MetricId;
+    const std::shared_ptr<const fleet::Members> members = fleet_.members();
+    for (plugin::EndpointNumber n : members->numbers) {
+      const fleet::EndpointSpec& spec = members->by_number[n]->spec;
+      const std::string_view values[] = {spec.name, spec.name_space, name(), "", ""};
+      const telemetry::LabelValues labels{std::span<const std::string_view>(values)};
+      series.Set(MetricId::kInflightRequests, labels,
+                 static_cast<double>(fleet_.CounterSum(request_counter_, n)));
+      series.Set(MetricId::kInflightTokens, labels,
+                 static_cast<double>(fleet_.CounterSum(token_counter_, n)));
     }
   }
 
@@ -124,6 +141,7 @@ class InFlightLoadProducer final : public plugin::Plugin,
   }
 
   const Parameters parameters_;
+  fleet::Fleet& fleet_;
   const plugin::Slot<plugin::InFlightLoad> load_;
   const plugin::Slot<plugin::TokenizedPrompt> tokens_;
   const plugin::Slot<plugin::PrefixCacheMatchInfo> match_;
