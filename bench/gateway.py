@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from stand import ROOT, Failed, Stand, metric, progress
+from stand import ROOT, Failed, MetricsPage, Stand, progress
 
 KB = 1024
 OUTPUT_TOKENS = 16
@@ -175,11 +175,11 @@ class GatewayBench:
 
     def scrapes(self, gateway):
         """(done, failed, late) so far."""
-        url = gateway.metrics_url
-        done = metric(url, "llmd_scrapes_total", result="ok")
-        failed = metric(url, "llmd_scrapes_total") - done
+        page = MetricsPage(gateway.metrics_url)
+        done = page.sum("llmd_scrapes_total", result="ok")
+        failed = page.sum("llmd_scrapes_total") - done
         lateness = "llmd_scrape_lateness_seconds"
-        late = metric(url, lateness + "_count") - metric(url, lateness + "_bucket", le=LATE_SECONDS)
+        late = page.sum(lateness + "_count") - page.sum(lateness + "_bucket", le=LATE_SECONDS)
         return done, failed, late
 
     def idle_row(self):
@@ -354,7 +354,7 @@ def markdown(rows, about):
 def main():
     parser = argparse.ArgumentParser(prog="bench/gateway.sh")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--rows", default="")
+    parser.add_argument("--row", action="append", default=[])
     parser.add_argument("--json", dest="json_path")
     parser.add_argument("--markdown", dest="markdown_path")
     parser.add_argument("--lock")
@@ -362,8 +362,7 @@ def main():
     begin = time.monotonic()
     about = machine()
     with Stand(arguments.lock) as stand:
-        bench = GatewayBench(stand, Gauge(arguments.quick),
-                             [word for word in arguments.rows.split(",") if word])
+        bench = GatewayBench(stand, Gauge(arguments.quick), arguments.row)
         try:
             bench.run()
         except (Failed, AssertionError) as error:

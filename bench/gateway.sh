@@ -5,7 +5,7 @@ source "$(dirname "$(readlink -f "$0")")/../tools/lib.sh"
 
 usage() {
   cat <<'END'
-usage: bench/gateway.sh [--quick] [--rows WORD,...] [--json FILE] [--markdown FILE] [--lock FILE]
+usage: bench/gateway.sh [--quick] [--row WORDS]... [--json FILE] [--markdown FILE] [--lock FILE]
 
 Measures `llmd gateway` (2 workers, full default profile, scraping, access lines and decision
 records on) against nginx (2 workers, buffering off) over the same four simulated servers, in turn
@@ -13,7 +13,7 @@ within each round, and prints one table: llmd, nginx, ratio, target. About six m
 nothing else should run on the machine meanwhile.
 
   --quick          a few seconds per row: shows that it works, not how fast
-  --rows WORD,...  only rows whose name contains one of the words, such as "scraping" or "128 KB"
+  --row WORDS      only rows whose name contains this, such as scraping or "128 KB"; repeatable
   --json FILE      the table and every single measurement
   --markdown FILE  the table, as it stands in docs/performance.md
   --lock FILE      hold a lock on FILE during each measurement (for machines that are shared)

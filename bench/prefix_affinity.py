@@ -15,7 +15,7 @@ import argparse
 import json
 import pathlib
 
-from stand import Stand, metric, progress
+from stand import MetricsPage, Stand, progress
 
 SERVERS = 4
 BLOCK_TOKENS = 16
@@ -58,8 +58,9 @@ class AffinityBench:
                                "--system-prompt-len", SYSTEM_TOKENS,
                                "--question-len", QUESTION_TOKENS,
                                "--output-tokens", OUTPUT_TOKENS])
-        hits, queries = (sum(metric(url + "/metrics", f"vllm:prefix_cache_{what}_total")
-                             for url in engines.urls) for what in ("hits", "queries"))
+        pages = [MetricsPage(url + "/metrics") for url in engines.urls]
+        hits, queries = (sum(page.sum(f"vllm:prefix_cache_{what}_total") for page in pages)
+                         for what in ("hits", "queries"))
         return hits / queries
 
     def through_gateway(self, name, flags):

@@ -203,19 +203,24 @@ class Stand:
         return report
 
 
-def metric(url, name, **labels):
-    """Sum of the samples of `name` that carry `labels`, from the page at `url`."""
-    with urllib.request.urlopen(url, timeout=10) as reply:
-        page = reply.read().decode()
-    total = 0.0
-    for line in page.splitlines():
-        found = re.match(re.escape(name) + r"(?:\{(.*)\})? (\S+)", line)
-        if not found:
-            continue
-        has = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found.group(1) or ""))
-        if all(has.get(key) == value for key, value in labels.items()):
-            total += float(found.group(2))
-    return total
+class MetricsPage:
+    """One reading of a metrics page; figures that are compared must come from the same one."""
+
+    def __init__(self, url):
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            self.lines = reply.read().decode().splitlines()
+
+    def sum(self, name, **labels):
+        """Sum of the samples of `name` that carry `labels`."""
+        total = 0.0
+        for line in self.lines:
+            found = re.match(re.escape(name) + r"(?:\{(.*)\})? (\S+)", line)
+            if not found:
+                continue
+            has = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', found.group(1) or ""))
+            if all(has.get(key) == value for key, value in labels.items()):
+                total += float(found.group(2))
+        return total
 
 
 def progress(text):
