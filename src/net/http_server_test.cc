@@ -285,6 +285,38 @@ TEST_F(HttpServerTest, ATricklingHeadDoesNotEscapeTheTimeout) {
   EXPECT_THAT(client.received, StartsWith("HTTP/1.1 408 "));
 }
 
+// Large bodies are read in large portions; that must neither stall nor time out a slow sender.
+TEST_F(HttpServerTest, ALargeBodyThatTricklesInIsProgress) {
+  Start({.body_timeout = milliseconds(40)});
+  Echo();
+  RawPeer client = Connect();
+  const std::string body(400'000, 'b');
+  ASSERT_TRUE(client.Send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 400000\r\n\r\n"));
+  const base::TimePoint start = runtime::Now();
+  std::string_view rest = body;
+  while (!rest.empty()) {
+    // About 50 portions of 8 KB, 5 ms apart: far longer in all than the timeout.
+    ASSERT_TRUE(client.Send(rest.substr(0, 8000)));
+    rest.remove_prefix(std::min<size_t>(rest.size(), 8000));
+    const base::TimePoint until = runtime::Now() + milliseconds(5);
+    while (runtime::Now() < until) loop_.Turn(milliseconds(1));
+    client.Poll();
+    if (!rest.empty()) ASSERT_EQ(client.received, "");
+  }
+  ASSERT_TRUE(client.WaitForBytes(body.size()));
+  EXPECT_GT(runtime::Now() - start, milliseconds(200));
+  EXPECT_EQ(server_->stats().body_timeouts, 0u);
+  // And the connection is as attentive as before.
+  client.Take();
+  ASSERT_TRUE(client.Send(kGet));
+  EXPECT_TRUE(client.WaitFor("\r\n\r\n"));
+  // A sender that stops is noticed all the same.
+  ASSERT_TRUE(client.Send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 400000\r\n\r\n" +
+                          body.substr(0, 150'000)));
+  ASSERT_TRUE(client.WaitForEnd());
+  EXPECT_EQ(server_->stats().body_timeouts, 1u);
+}
+
 TEST_F(HttpServerTest, APausedBodyAndASlowAnswerHaveNoTimeout) {
   Start({.body_timeout = milliseconds(5), .idle_timeout = milliseconds(5)});
   service_.prepare = [](TestHandler& h) { h.exchange->PauseBody(); };

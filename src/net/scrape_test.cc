@@ -135,7 +135,7 @@ TEST_F(ScrapeTest, TheSinkMayFallBackToAnotherPathOrLeave) {
 TEST_F(ScrapeTest, ASlowTargetIsLateAndTimesOutWithoutHoldingUpOthers) {
   Serve("fast");
   RawListener silent(loop_);
-  Scraper scraper(loop_, {.interval = milliseconds(5), .timeout = milliseconds(40)});
+  Scraper scraper(loop_, {.interval = milliseconds(5), .timeout = milliseconds(250)});
   ScrapeTargetSpec slow = Spec();
   slow.target.address = runtime::SocketAddress::Ipv4(kLoopback, silent.port());
   const ScrapeId slow_id = scraper.Add(slow, sink_);

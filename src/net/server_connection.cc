@@ -12,6 +12,10 @@ namespace {
 // A request head with a typical prompt fits; larger bodies get a block of their own.
 constexpr size_t kHeadReadBytes = 16 << 10;
 constexpr size_t kBodyReadBytesMax = base::BufferPool::kLargestPooledBytes;
+// While at least this much of a body is to come, the socket reports larger amounts at once: a
+// sender on another core would otherwise wake us for every segment, which costs more than the
+// copying.
+constexpr uint64_t kLowWaterFromBytes = 96 << 10;
 // A body rest up to this size is skipped to keep the connection after an early answer.
 constexpr uint64_t kSkipBodyBytesMax = 256 << 10;
 // Queued response bytes beyond this leave at once instead of at the end of the turn.
@@ -100,7 +104,24 @@ void ServerConnection::ReadWhileWanted() {
     }
     if (result.status == runtime::IoStatus::kEnd) read_ended_ = true;
     Process();
+    if (!can_read_) AdjustLowWater();
   }
+}
+
+void ServerConnection::SetLowWater(size_t bytes) {
+  if (bytes == low_water_) return;
+  low_water_ = bytes;
+  stream_->SetReadLowWater(bytes);
+}
+
+// Called when the socket has been emptied.
+void ServerConnection::AdjustLowWater() {
+  const bool large = phase_ == Phase::kExchange && !broken_ && !exchange_->body_ended_ &&
+                     exchange_->head_.framing == wire::HttpFraming::kLength &&
+                     exchange_->body_left_ >= kLowWaterFromBytes;
+  SetLowWater(
+      large ? static_cast<size_t>(std::min<uint64_t>(exchange_->body_left_, kBodyReadBytesMax))
+            : 1);
 }
 
 void ServerConnection::Process() {
@@ -449,12 +470,24 @@ void ServerConnection::TimedOut() {
     exchange_->head_.framing = wire::HttpFraming::kNone;
     RefuseRequest(408, "head-timeout", "The request head did not arrive in time.");
   } else if (phase_ == Phase::kExchange) {
-    ++server_.stats.body_timeouts;
-    FailExchange(GoneReason::kBodyTimeout, 408, "body-timeout",
-                 "The request body did not arrive in time.");
+    BodyTimedOut();
   } else {
     phase_ = Phase::kClosed;
   }
+}
+
+void ServerConnection::BodyTimedOut() {
+  const base::TimePoint before = last_read_;
+  if (low_water_ > 1) {
+    // Bytes below the mark are progress too.
+    SetLowWater(1);
+    can_read_ = true;
+    ReadWhileWanted();
+  }
+  if (broken_ || exchange_->body_ended_ || last_read_ != before) return;
+  ++server_.stats.body_timeouts;
+  FailExchange(GoneReason::kBodyTimeout, 408, "body-timeout",
+               "The request body did not arrive in time.");
 }
 
 void ServerConnection::BeginDrain() {

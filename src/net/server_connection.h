@@ -80,6 +80,8 @@ class ServerConnection final : public runtime::IoHandler, public runtime::TurnHo
   void SendContinueIfDue();
   void ProcessBody();
   void DeliverBody(base::Slice piece);
+  void SetLowWater(size_t bytes);
+  void AdjustLowWater();
   void DeliverChunked();
   void EndBody();
   // Ends the exchange's handler with `reason`; answers `status` when no response had begun.
@@ -96,6 +98,7 @@ class ServerConnection final : public runtime::IoHandler, public runtime::TurnHo
   base::TimePoint Deadline() const;
   void UpdateTimer();
   void TimedOut();
+  void BodyTimedOut();
   bool MayKeepAlive() const;
   bool CanSkipBodyRest() const;
 
@@ -111,6 +114,7 @@ class ServerConnection final : public runtime::IoHandler, public runtime::TurnHo
   wire::HeadParser parser_;
   uint64_t id_;
   uint64_t request_count_ = 0;
+  size_t low_water_ = 1;  // as last told to the stream
   base::TimePoint last_read_;
   base::TimePoint last_write_;
   base::TimePoint head_began_;

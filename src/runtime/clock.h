@@ -12,8 +12,8 @@ namespace llmd::runtime {
 // free.
 base::TimePoint Now();
 base::WallTime WallNow();
-// The same seconds from an origin of its own, for differences only: the processor's time stamp counter
-// where it is constant (a third of Now()'s cost), else Now(). Good to 0.1 %.
+// The same seconds from an origin of its own, for differences only: the processor's time stamp
+// counter where it is constant (a third of Now()'s cost), else Now(). Good to 0.1 %.
 base::TimePoint StageNow();
 // CPU time used by the calling thread.
 base::Duration ThreadCpuTime();
