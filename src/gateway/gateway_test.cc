@@ -34,6 +34,14 @@ using ::testing::Not;
 constexpr std::string_view kChat =
     R"({"model":"m","messages":[{"role":"user","content":"Say hello to the world."}]})";
 
+// Calls `step` now and in each coming turn until it is true. The loop owns what is still waiting.
+void EachTurnUntilTrue(runtime::EventLoop& loop, std::move_only_function<bool()> step) {
+  if (step()) return;
+  loop.Post([&loop, step = std::move(step)]() mutable {
+    EachTurnUntilTrue(loop, std::move(step));
+  });
+}
+
 class Lines final : public telemetry::LogSink {
  public:
   base::WallTime Now() override { return {}; }
@@ -180,25 +188,19 @@ TEST_F(GatewayTest, StreamsEventsAsTheyComeAndReadsTheirUsage) {
   ScriptedEngine engine("a", [&](net::ServerExchange& exchange, const ScriptedEngine::Seen&) {
     exchange.SendHead("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n",
                       net::ResponseFraming::kChunked);
-    auto step = std::make_shared<std::function<void(int)>>();
-    *step = [&exchange, &allowed, step](int i) {
-      if (allowed.load() < i) {
-        exchange.loop().Post([step, i] { (*step)(i); });
-        return;
-      }
+    EachTurnUntilTrue(exchange.loop(), [&, i = 0]() mutable {
+      if (allowed.load() < i) return false;
       if (i < 3) {
-        exchange.SendBody(base::Concat("data: {\"choices\":[{\"text\":\"", std::to_string(i),
-                                       "\"}]}\n\n"));
-        exchange.loop().Post([step, i] { (*step)(i + 1); });
-        return;
+        exchange.SendBody(
+            base::Concat("data: {\"choices\":[{\"text\":\"", std::to_string(i++), "\"}]}\n\n"));
+        return false;
       }
       exchange.SendBody(std::string_view(
           "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3,"));
       exchange.SendBody(std::string_view("\"total_tokens\":10}}\n\ndata: [DONE]\n\n"));
       exchange.Finish();
-      exchange.loop().Post([step] { *step = nullptr; });
-    };
-    exchange.loop().Post([step] { (*step)(0); });
+      return true;
+    });
   });
   Start({&engine});
   BlockingClient client(gateway_->port());
@@ -300,16 +302,11 @@ TEST_F(GatewayTest, AnEngineThatDiesMidStreamGivesAnErrorEventAndAClosedStream) 
     exchange.SendHead("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n",
                       net::ResponseFraming::kChunked);
     exchange.SendBody(std::string_view("data: {\"choices\":[]}\n\ndata: {\"cho"));
-    auto step = std::make_shared<std::function<void()>>();
-    *step = [&exchange, &die, step] {
-      if (die.load()) {
-        exchange.Abort();
-        exchange.loop().Post([step] { *step = nullptr; });
-      } else {
-        exchange.loop().Post([step] { (*step)(); });
-      }
-    };
-    (*step)();
+    EachTurnUntilTrue(exchange.loop(), [&] {
+      if (!die.load()) return false;
+      exchange.Abort();
+      return true;
+    });
   });
   Start({&engine});
   BlockingClient client(gateway_->port());
@@ -434,16 +431,11 @@ TEST_F(GatewayTest, MultipartUploadsAreRoutedByModelAndStreamThrough) {
 TEST_F(GatewayTest, DrainingFinishesWhatIsUnderWay) {
   std::atomic<bool> go{false};
   ScriptedEngine engine("a", [&](net::ServerExchange& exchange, const ScriptedEngine::Seen&) {
-    auto step = std::make_shared<std::function<void()>>();
-    *step = [&exchange, &go, step] {
-      if (go.load()) {
-        exchange.Respond(200, "text/plain", "late");
-        exchange.loop().Post([step] { *step = nullptr; });
-      } else {
-        exchange.loop().Post([step] { (*step)(); });
-      }
-    };
-    exchange.loop().Post([step] { (*step)(); });
+    EachTurnUntilTrue(exchange.loop(), [&] {
+      if (!go.load()) return false;
+      exchange.Respond(200, "text/plain", "late");
+      return true;
+    });
   });
   Start({&engine});
   BlockingClient client(gateway_->port());
