@@ -27,6 +27,7 @@
 namespace llmd::gateway {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -363,6 +364,25 @@ TEST_F(GatewayTest, UnknownPathsPassThroughUntouched) {
   EXPECT_EQ(client.ReadResponse().body, "GET /version?x=%20y ");
   client.Send(PostRequest("/tokenize", "not json"));
   EXPECT_EQ(client.ReadResponse().body, "POST /tokenize not json");
+}
+
+TEST_F(GatewayTest, RepliesWithoutABodyEndAtOnceAndKeepTheConnection) {
+  ScriptedEngine engine("a", [](net::ServerExchange& exchange, const ScriptedEngine::Seen& seen) {
+    const bool none = seen.target == "/none";
+    exchange.SendHead(none ? "HTTP/1.1 204 No Content\r\n" : "HTTP/1.1 200 OK\r\n",
+                      none ? net::ResponseFraming::kNone : net::ResponseFraming::kLength,
+                      seen.target == "/long" ? 1234 : 0);
+    exchange.Finish();
+  });
+  Start({&engine});
+  BlockingClient client(gateway_->port());
+  client.Send("GET /empty HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}");
+  EXPECT_THAT(client.ReadUntil("\r\n\r\n"), HasSubstr("Content-Length: 0\r\n"));
+  client.Send("HEAD /long HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_THAT(client.ReadUntil("\r\n\r\n"), HasSubstr("Content-Length: 1234\r\n"));
+  client.Send("GET /none HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_THAT(client.ReadUntil("\r\n\r\n"),
+              AllOf(HasSubstr(" 204 "), Not(HasSubstr("Content-Length"))));
 }
 
 TEST_F(GatewayTest, ApiKeysGuardTheDoorAndDoNotReachTheEngine) {

@@ -221,7 +221,11 @@ void Relay::RelayHead(const wire::ResponseHead& head) {
   const bool rewrites = session_->restores_model();
   net::ResponseFraming framing = net::ResponseFraming::kChunked;
   if (head.framing == wire::HttpFraming::kNone) {
-    framing = net::ResponseFraming::kNone;
+    // An empty body says so, and a reply to HEAD says how long the body would have been; only 204
+    // and 304 have no length.
+    const bool has_length = head.fields.Find(HttpFieldId::kContentLength) != nullptr;
+    framing = has_length && head.status != 204 && head.status != 304 ? net::ResponseFraming::kLength
+                                                                     : net::ResponseFraming::kNone;
   } else if (head.framing == wire::HttpFraming::kLength && !rewrites) {
     framing = net::ResponseFraming::kLength;
   } else if (head.framing == wire::HttpFraming::kChunked && !rewrites && !event_stream_ &&
