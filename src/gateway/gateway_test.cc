@@ -23,6 +23,7 @@
 #include "plugins/scorer/prefix_cache_scorer.h"
 #include "plugins/scorer/queue_scorer.h"
 #include "runtime/clock.h"
+#include "runtime/socket.h"
 
 namespace llmd::gateway {
 namespace {
@@ -352,6 +353,25 @@ TEST_F(GatewayTest, ModelsAreTheUnionOfAllEndpoints) {
   EXPECT_EQ(response.body,
             R"({"object":"list","data":[{"id":"m","object":"model"},{"id":"a","object":"model"},)"
             R"({"id":"b","object":"model"}]})");
+}
+
+TEST_F(GatewayTest, ModelsOfAnEndpointThatStartsLateAreKnownSoon) {
+  const auto address = runtime::SocketAddress::Ipv4(0x7f000001, 0);
+  const auto listening = runtime::ListenTcp(address);  // keeps the port until the engine is there
+  ASSERT_TRUE(listening);
+  const uint16_t port = runtime::LocalAddress(*listening)->port();
+  Start({}, [&](GatewayOptions& o) { o.endpoints = {"127.0.0.1:" + std::to_string(port)}; });
+  auto models = [&] {
+    BlockingClient client(gateway_->port());
+    client.Send("GET /v1/models HTTP/1.1\r\nHost: a\r\n\r\n");
+    return client.ReadResponse();
+  };
+  const auto early = models();
+  EXPECT_EQ(early.status, 503);
+  EXPECT_THAT(early.head, HasSubstr("retry-after: 1\r\n"));
+  runtime::CloseFd(*listening);
+  ScriptedEngine late("late", nullptr, port);
+  EXPECT_TRUE(Eventually([&] { return models().status == 200; }));
 }
 
 TEST_F(GatewayTest, UnknownPathsPassThroughUntouched) {

@@ -48,12 +48,12 @@ class ScriptedEngine::Exchange final : public net::ExchangeHandler {
   Seen seen_;
 };
 
-ScriptedEngine::ScriptedEngine(std::string name, Script script)
+ScriptedEngine::ScriptedEngine(std::string name, Script script, uint16_t wanted_port)
     : name_(std::move(name)), script_(std::move(script)), pool_(1, "engine") {
   SetLoad(0, 0, 0);
   net::HttpService& service = *this;
   server_ = std::make_unique<net::HttpServer>(pool_.loop(0), service);
-  const auto port = server_->Listen(runtime::SocketAddress::Ipv4(0x7f000001, 0));
+  const auto port = server_->Listen(runtime::SocketAddress::Ipv4(0x7f000001, wanted_port));
   EXPECT_TRUE(port) << port.error().ToString();
   host_port_ = "127.0.0.1:" + std::to_string(*port);
   pool_.Start();

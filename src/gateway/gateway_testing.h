@@ -26,7 +26,7 @@ class ScriptedEngine final : private net::HttpService {
   };
   using Script = std::function<void(net::ServerExchange&, const Seen&)>;
 
-  explicit ScriptedEngine(std::string name, Script script = nullptr);
+  explicit ScriptedEngine(std::string name, Script script = nullptr, uint16_t port = 0);
   ~ScriptedEngine() override;
 
   const std::string& host_port() const { return host_port_; }

@@ -1,7 +1,9 @@
 #include "gateway/models_source.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "base/hash.h"
 
@@ -26,7 +28,7 @@ ModelsSource::ModelsSource(runtime::EventLoop& loop, Shared<std::string>& out,
                            std::string extra_lines)
     : out_(out),
       extra_lines_(std::move(extra_lines)),
-      scraper_(loop, {.interval = kInterval,
+      scraper_(loop, {.interval = interval_,
                       .timeout = std::chrono::seconds(2),
                       .page_bytes_max = kPageBytesMax}) {}
 
@@ -63,13 +65,23 @@ void ModelsSource::SetBackends(const Backends& backends) {
 }
 
 void ModelsSource::OnScrape(net::ScrapeId id, int status, std::string_view page, base::TimePoint) {
-  if (status != 200) return;
-  Entry& entry = entries_.at(by_id_.at(id));
-  const uint64_t hash = base::Hash64(page);
-  if (entry.page_hash == hash) return;
-  entry.page_hash = hash;
-  entry.models = ReadModels(page);
-  Publish();
+  if (status == 200) {
+    Entry& entry = entries_.at(by_id_.at(id));
+    const uint64_t hash = base::Hash64(page);
+    if (entry.page_hash != hash) {
+      entry.page_hash = hash;
+      entry.models = ReadModels(page);
+      Publish();
+    }
+  }
+  SetPace();
+}
+
+void ModelsSource::SetPace() {
+  const bool all_known = std::ranges::none_of(
+      entries_, [](const auto& item) { return item.second.page_hash == 0; });
+  const base::Duration wanted = all_known ? kInterval : kEagerInterval;
+  if (std::exchange(interval_, wanted) != wanted) scraper_.SetInterval(wanted);
 }
 
 void ModelsSource::Publish() {

@@ -1,4 +1,5 @@
-// ModelsSource: the answer to GET /v1/models, gathered from all endpoints every kInterval.
+// ModelsSource: the answer to GET /v1/models, gathered from all endpoints every kInterval, and every
+// kEagerInterval as long as one of them has not answered yet.
 //
 // Models of the same id are listed once, as the first endpoint (by number) describes them. An
 // endpoint that does not answer keeps what it last said until it leaves the fleet. Thread safety:
@@ -20,6 +21,7 @@ namespace llmd::gateway {
 class ModelsSource final : private net::ScrapeSink {
  public:
   static constexpr base::Duration kInterval = std::chrono::seconds(5);
+  static constexpr base::Duration kEagerInterval = std::chrono::milliseconds(500);
   static constexpr size_t kModelsMax = 10'000;
   static constexpr size_t kPageBytesMax = 4u << 20;
 
@@ -30,7 +32,8 @@ class ModelsSource final : private net::ScrapeSink {
  private:
   void OnScrape(net::ScrapeId id, int status, std::string_view page,
                 base::TimePoint sent_at) override;
-  void OnScrapeFailed(net::ScrapeId id, const net::ClientError& error) override {}
+  void OnScrapeFailed(net::ScrapeId id, const net::ClientError& error) override { SetPace(); }
+  void SetPace();
   void Publish();
 
   struct Entry {
@@ -45,6 +48,7 @@ class ModelsSource final : private net::ScrapeSink {
 
   Shared<std::string>& out_;
   const std::string extra_lines_;
+  base::Duration interval_ = kEagerInterval;
   net::Scraper scraper_;
   std::map<fleet::EndpointNumber, Entry> entries_;
   std::map<net::ScrapeId, fleet::EndpointNumber> by_id_;
