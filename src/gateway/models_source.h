@@ -1,5 +1,5 @@
-// ModelsSource: the answer to GET /v1/models, gathered from all endpoints every kInterval, and every
-// kEagerInterval as long as one of them has not answered yet.
+// ModelsSource: the answer to GET /v1/models, gathered from all endpoints every kInterval, and
+// every kEagerInterval as long as one of them has not answered yet.
 //
 // Models of the same id are listed once, as the first endpoint (by number) describes them. An
 // endpoint that does not answer keeps what it last said until it leaves the fleet. Thread safety:
