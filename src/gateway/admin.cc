@@ -281,6 +281,11 @@ void Admin::CollectPool(telemetry::ScrapeSeries& series) {
   for (const director::LoadedPlugin& plugin : generation->plugins()) {
     plugin.object->CollectMetrics(series);
   }
+  const auto saturation = generation->saturation().Measure(view_, members, loop_.now());
+  const uint32_t detector = generation->saturation_plugin();
+  series.Set(MetricId::kFlowControlPoolSaturation, {pool, "effective"}, saturation.value);
+  series.Set(MetricId::kFlowControlStaleEndpoints,
+             {generation->plugins()[detector].object->name()}, saturation.stale_endpoints);
   series.Set(MetricId::kEndpointsEjected, {}, static_cast<double>(ejected));
   series.Set(MetricId::kMemoryBudgetBytes, {}, static_cast<double>(shared_.budget.limit_bytes()));
   series.Set(MetricId::kMemoryHeldBytes, {}, static_cast<double>(shared_.budget.leased_bytes()));

@@ -3,6 +3,7 @@
 #include <condition_variable>
 #include <thread>
 
+#include "base/check.h"
 #include "base/strings.h"
 #include "gateway/control.h"
 #include "protocol/error.h"
@@ -15,10 +16,63 @@
 namespace llmd::gateway {
 namespace {
 
+// Copies a worker's connection counts, which only its own thread may read, into its metric cells.
+class ConnectionCounts {
+ public:
+  ConnectionCounts(runtime::EventLoop& loop, size_t worker, telemetry::Metrics& metrics,
+                   const net::HttpServer& server, const net::HttpClient& client)
+      : worker_(worker),
+        server_(server),
+        client_(client),
+        open_(metrics.Gauge(telemetry::MetricId::kConnectionsOpen)),
+        accepted_(metrics.Counter(telemetry::MetricId::kConnectionsTotal, {"client"})),
+        connected_(metrics.Counter(telemetry::MetricId::kConnectionsTotal, {"endpoint"})),
+        timer_(loop, [this] { Publish(); }) {
+    timer_.ArmAfter(kInterval);
+  }
+
+ private:
+  static constexpr base::Duration kInterval = std::chrono::milliseconds(500);
+
+  void Publish() {
+    const auto open = static_cast<double>(server_.connection_count());
+    open_.Add(worker_, open - std::exchange(told_open_, open));
+    const uint64_t accepted = server_.stats().accepted;
+    accepted_.Add(worker_, accepted - std::exchange(told_accepted_, accepted));
+    const uint64_t connected = client_.stats().connects;
+    connected_.Add(worker_, connected - std::exchange(told_connected_, connected));
+    timer_.ArmAfter(kInterval);
+  }
+
+  const size_t worker_;
+  const net::HttpServer& server_;
+  const net::HttpClient& client_;
+  const telemetry::GaugeHandle open_;
+  const telemetry::CounterHandle accepted_, connected_;
+  double told_open_ = 0;
+  uint64_t told_accepted_ = 0, told_connected_ = 0;
+  runtime::Timer timer_;
+};
+
 struct WorkerState {
   std::unique_ptr<Door> door;
   std::unique_ptr<net::HttpServer> server;
+  std::unique_ptr<ConnectionCounts> counts;
 };
+
+// What the page says of the process itself.
+void CollectProcess(telemetry::ScrapeSeries& series) {
+  using telemetry::MetricId;
+  series.Set(MetricId::kProcessResidentBytes, {}, static_cast<double>(runtime::ResidentBytes()));
+  series.Set(MetricId::kProcessCpuSeconds, {}, runtime::ProcessCpuSeconds(0));
+  series.Set(MetricId::kProcessOpenFds, {}, static_cast<double>(runtime::OpenFileCount()));
+  series.Set(MetricId::kProcessMaxFds, {}, static_cast<double>(runtime::OpenFileLimit()));
+  for (const base::BugSite* site = base::FirstBugSite(); site; site = site->next) {
+    series.Set(MetricId::kInternalBugTotal,
+               {base::Concat(site->file, ":", std::to_string(site->line))},
+               static_cast<double>(site->count.load(std::memory_order_relaxed)));
+  }
+}
 
 base::Result<DoorShared::EngineHeader> ReadEngineHeader(const std::string& text) {
   DoorShared::EngineHeader header;
@@ -96,6 +150,7 @@ struct Gateway::Impl {
     control_loop.Stop();
     control.reset();
     for (WorkerState& state : states) {
+      state.counts.reset();
       state.server.reset();
       state.door.reset();
     }
@@ -170,6 +225,8 @@ base::Status Gateway::Impl::BeginWorkers(std::shared_ptr<net::TlsServerContext> 
     }
     port = *bound;
     *address = address->WithPort(port);
+    states[i].counts = std::make_unique<ConnectionCounts>(
+        workers.loop(i), i, metrics, *states[i].server, states[i].door->client());
   }
   return base::OkStatus();
 }
@@ -189,13 +246,14 @@ base::Result<std::unique_ptr<Gateway>> Gateway::Start(const GatewayOptions& opti
   gateway->impl_ = std::make_unique<Impl>(options, catalogue);
   Impl& impl = *gateway->impl_;
   impl.process_gauges =
-      impl.metrics.AddCollector([dropped_lines](telemetry::ScrapeSeries& series) {
-        using telemetry::MetricId;
-        series.Set(MetricId::kProcessResidentBytes, {},
-                   static_cast<double>(runtime::ResidentBytes()));
-        series.Set(MetricId::kProcessCpuSeconds, {}, runtime::ProcessCpuSeconds(0));
+      impl.metrics.AddCollector([dropped_lines, started = runtime::WallNow()](
+                                    telemetry::ScrapeSeries& series) {
+        CollectProcess(series);
+        series.Set(telemetry::MetricId::kProcessStartSeconds, {},
+                   static_cast<double>(started.unix_ns) * 1e-9);
         if (dropped_lines) {
-          series.Set(MetricId::kLogDroppedTotal, {}, static_cast<double>(dropped_lines()));
+          series.Set(telemetry::MetricId::kLogDroppedTotal, {},
+                     static_cast<double>(dropped_lines()));
         }
       });
   LLMD_RETURN_IF_ERROR(impl.Begin(access_log));

@@ -374,6 +374,29 @@ TEST_F(GatewayTest, ModelsOfAnEndpointThatStartsLateAreKnownSoon) {
   EXPECT_TRUE(Eventually([&] { return models().status == 200; }));
 }
 
+TEST_F(GatewayTest, TheMetricsPageTellsOfThePoolAndTheProcess) {
+  ScriptedEngine busy("busy");
+  busy.SetLoad(10, 1, 0.4);  // twice utilization-detector's queue threshold
+  Start({&busy});
+  EXPECT_TRUE(Eventually([&] {
+    return Metric(R"(llm_d_epp_flow_control_pool_saturation{inference_pool="default",)"
+                  R"(stage="effective"})") == 2;
+  }));
+  EXPECT_EQ(Metric(R"(llm_d_epp_average_queue_size{name="default"})"), 10);
+  BlockingClient client(gateway_->port());
+  client.Send(PostRequest("/v1/chat/completions", kChat));
+  EXPECT_EQ(client.ReadResponse().status, 200);
+  EXPECT_TRUE(Eventually([&] { return Metric("llmd_connections_open") == 1; }));
+  EXPECT_EQ(Metric(R"(llmd_connections_total{side="client"})"), 1);
+  EXPECT_EQ(Metric(R"(llmd_connections_total{side="endpoint"})"), 1);
+  EXPECT_GT(Metric("process_open_fds"), 5);
+  EXPECT_GT(Metric("process_resident_memory_bytes"), 1e6);
+  EXPECT_GE(Metric(R"(llm_d_epp_prefix_indexer_hit_ratio_count)"
+                   R"({plugin_name="approx-prefix-cache-producer",)"
+                   R"(plugin_type="approx-prefix-cache-producer"})"),
+            1);
+}
+
 TEST_F(GatewayTest, UnknownPathsPassThroughUntouched) {
   ScriptedEngine engine("a", [](net::ServerExchange& exchange, const ScriptedEngine::Seen& seen) {
     exchange.Respond(200, "text/plain", seen.method + " " + seen.target + " " + seen.body);

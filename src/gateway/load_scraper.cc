@@ -18,6 +18,13 @@ std::string FilterQuery(const std::vector<std::string>& families) {
   return query;
 }
 
+// The configured type behind a plugin's face.
+template <class Face>
+std::string_view TypeOf(const Face* face) {
+  const auto* plugin = dynamic_cast<const plugin::Plugin*>(face);
+  return plugin ? std::string_view(plugin->type()) : std::string_view();
+}
+
 }  // namespace
 
 // One data source of the config over all endpoints.
@@ -35,6 +42,12 @@ class LoadScraper::Source final : public net::ScrapeSink {
     error_ = owner.metrics_.Counter(MetricId::kScrapesTotal, {"error"});
     timeout_ = owner.metrics_.Counter(MetricId::kScrapesTotal, {"timeout"});
     seconds_ = owner.metrics_.Histogram(MetricId::kScrapeSeconds);
+    const std::string_view source = TypeOf(step.source);
+    poll_errors_ = owner.metrics_.Counter(MetricId::kDatalayerPollErrorsTotal, {source});
+    for (const plugin::Extractor* extractor : step.extractors) {
+      extract_errors_.push_back(owner.metrics_.Counter(MetricId::kDatalayerExtractErrorsTotal,
+                                                       {source, TypeOf(extractor)}));
+    }
   }
 
   void SetBackends(const Backends& backends) {
@@ -66,9 +79,13 @@ class LoadScraper::Source final : public net::ScrapeSink {
     Entry& entry = by_number_[by_id_.at(id)];
     bool found = false;
     if (status == 200) {
-      for (const plugin::Extractor* extractor : step_.extractors) {
-        found |= extractor->Extract(entry.endpoint->spec, page, &entry.load);
+      for (size_t i = 0; i < step_.extractors.size(); ++i) {
+        const bool used = step_.extractors[i]->Extract(entry.endpoint->spec, page, &entry.load);
+        if (!used && !entry.filtered) extract_errors_[i].Add(owner_.writer_);
+        found |= used;
       }
+    } else if (!entry.filtered) {
+      poll_errors_.Add(owner_.writer_);
     }
     if (found) {
       entry.failing = false;
@@ -91,6 +108,7 @@ class LoadScraper::Source final : public net::ScrapeSink {
                          error.kind == net::ClientErrorKind::kBodyTimeout ||
                          error.kind == net::ClientErrorKind::kConnectTimeout;
     (timeout ? timeout_ : error_).Add(owner_.writer_);
+    poll_errors_.Add(owner_.writer_);
     Failed(by_number_[by_id_.at(id)], net::ClientErrorName(error.kind));
   }
 
@@ -149,7 +167,8 @@ class LoadScraper::Source final : public net::ScrapeSink {
   net::Scraper scraper_;
   std::vector<Entry> by_number_;
   std::unordered_map<net::ScrapeId, fleet::EndpointNumber> by_id_;
-  telemetry::CounterHandle ok_, error_, timeout_;
+  telemetry::CounterHandle ok_, error_, timeout_, poll_errors_;
+  std::vector<telemetry::CounterHandle> extract_errors_;  // by extractor
   telemetry::HistogramHandle seconds_;
 };
 

@@ -1,6 +1,7 @@
 #include "runtime/machine.h"
 
 #include <sched.h>
+#include <dirent.h>
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <time.h>
@@ -112,6 +113,20 @@ double ProcessCpuSeconds(int pid) {
   timespec time;
   if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &time) != 0) return -1;
   return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
+size_t OpenFileCount() {
+  DIR* directory = ::opendir("/proc/self/fd");
+  if (!directory) return 0;
+  size_t count = 0;
+  while (const dirent* entry = ::readdir(directory)) count += entry->d_name[0] != '.';
+  ::closedir(directory);
+  return count - 1;  // the directory itself
+}
+
+size_t OpenFileLimit() {
+  rlimit limit;
+  return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
 size_t RaiseOpenFileLimit() {

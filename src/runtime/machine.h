@@ -16,6 +16,10 @@ uint64_t MemoryLimitBytes();
 uint64_t ResidentBytes();
 // User plus system CPU seconds of process `pid` so far, negative when it is gone. 0 means this one.
 double ProcessCpuSeconds(int pid);
+// Open file descriptors of this process.
+size_t OpenFileCount();
+// Soft limit of open files.
+size_t OpenFileLimit();
 // Raises the soft limit of open files to the hard one; returns the soft limit now in force.
 size_t RaiseOpenFileLimit();
 

@@ -511,6 +511,8 @@ TEST(Machine, KnowsItsLimits) {
   EXPECT_GE(ProcessCpuSeconds(0), 0);
   EXPECT_LT(ProcessCpuSeconds(1 << 30), 0);
   EXPECT_GE(RaiseOpenFileLimit(), 256u);
+  EXPECT_GT(OpenFileCount(), 2u);
+  EXPECT_GE(OpenFileLimit(), OpenFileCount());
 }
 
 TEST(Clock, Moves) {

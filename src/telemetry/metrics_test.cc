@@ -103,7 +103,7 @@ TEST(Metrics, FamiliesAreSortedAndUnusedOnesAbsent) {
   // A labelled histogram without observations is not shown, a counter at zero is.
   metrics.Histogram(MetricId::kPluginSeconds, {"Score", "queue-scorer", "q"});
   metrics.Counter(MetricId::kScrapesTotal, {"ok"});
-  metrics.Gauge(MetricId::kConnectionsOpen, {"client"}).Add(0, 1);
+  metrics.Gauge(MetricId::kConnectionsOpen).Add(0, 1);
   EXPECT_THAT(Page(&metrics), HasSubstr("llmd_scrapes_total{result=\"ok\"} 0\n"));
   EXPECT_THAT(Page(&metrics), Not(HasSubstr("plugin_duration")));
   std::vector<std::string> families;
@@ -122,10 +122,10 @@ TEST(Metrics, LabelValuesAreEscaped) {
 
 TEST(Metrics, GaugesAddOrSet) {
   Metrics metrics(3);
-  const GaugeHandle running = metrics.Gauge(MetricId::kConnectionsOpen, {"client"});
+  const GaugeHandle running = metrics.Gauge(MetricId::kConnectionsOpen);
   running.Add(0, 5);
   running.Add(2, -2);
-  EXPECT_EQ(metrics.ValueOf(MetricId::kConnectionsOpen, {"client"}), 3);
+  EXPECT_EQ(metrics.ValueOf(MetricId::kConnectionsOpen), 3);
   const GaugeHandle budget = metrics.Gauge(MetricId::kMemoryBudgetBytes);
   budget.Set(1 << 20);
   EXPECT_THAT(Page(&metrics), HasSubstr("llmd_memory_budget_bytes 1.048576e+06\n"));
