@@ -13,7 +13,8 @@ namespace llmd::runtime {
 base::TimePoint Now();
 base::WallTime WallNow();
 // The same seconds from an origin of its own, for differences only: the processor's time stamp
-// counter where it is constant (a third of Now()'s cost), else Now(). Good to 0.1 %.
+// counter where it is constant, else Now(). Cheaper than Now(), which every stage of every decision
+// would pay; calibrated over 2 ms, so good to 0.1 %.
 base::TimePoint StageNow();
 // CPU time used by the calling thread.
 base::Duration ThreadCpuTime();

@@ -11,8 +11,8 @@
 namespace llmd::runtime {
 namespace {
 
-// Up to here copying a head and a body together costs less than a gather write: 60 ns for 4 KiB
-// against 300.
+// Up to here a head and a body are copied together and sent as one: a profile of 1 KB requests had
+// 3 % of the relay's time in sendmsg's own bookkeeping, above what the send itself takes.
 constexpr size_t kJoinBytesMax = 4096;
 
 class TcpStream final : public Stream {
