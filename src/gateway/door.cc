@@ -27,7 +27,7 @@ std::string_view LimitName(Limit limit) {
 director::DirectorOptions OptionsOf(const DoorShared& shared, size_t worker) {
   director::DirectorOptions options;
   options.worker = worker;
-  options.pool_name = shared.pool_name;
+  options.pool_name = shared.state.pool_name;
   options.clock = &runtime::StageNow;
   options.wall_clock_ns = [] { return runtime::WallNow().unix_ns; };
   return options;
@@ -47,16 +47,16 @@ Door::Door(DoorShared& shared, size_t worker, runtime::EventLoop& loop, uint64_t
       worker_(worker),
       random_(seed),
       client_(loop),
-      director_(shared.generations, shared.fleet, shared.metrics, shared.records,
-                OptionsOf(shared, worker)),
-      lease_(shared.budget),
+      director_(shared.state.generations, shared.state.fleet, shared.state.metrics,
+                shared.state.records, OptionsOf(shared, worker)),
+      lease_(shared.state.budget),
       keys_(shared.keys),
       models_body_(shared.models_body) {
   for (size_t i = 0; i < std::size(limits_); ++i) {
-    limits_[i] = shared.metrics.Counter(MetricId::kLimitHitsTotal, {LimitName(Limit(i))});
+    limits_[i] = shared.state.metrics.Counter(MetricId::kLimitHitsTotal, {LimitName(Limit(i))});
   }
-  key_missing_ = shared.metrics.Counter(MetricId::kKeyRejectedTotal, {"missing"});
-  key_unknown_ = shared.metrics.Counter(MetricId::kKeyRejectedTotal, {"unknown"});
+  key_missing_ = shared.state.metrics.Counter(MetricId::kKeyRejectedTotal, {"missing"});
+  key_unknown_ = shared.state.metrics.Counter(MetricId::kKeyRejectedTotal, {"unknown"});
 }
 
 Door::~Door() {
@@ -129,9 +129,9 @@ void Door::OnBadRequest(int status, std::string_view reason) {
   LLMD_LOG(kVerbose, "refused a request", {"status", status}, {"reason", reason});
 }
 
-void Door::SetBackends(const Backends& backends) {
+void Door::SetBackends(const control::Backends& backends) {
   std::vector<Target> next;
-  for (const Backend& backend : backends) {
+  for (const control::Backend& backend : backends) {
     if (backend.number >= next.size()) next.resize(backend.number + 1);
     Target& target = next[backend.number];
     target.address = backend.target.address;
@@ -168,7 +168,7 @@ const telemetry::CounterHandle& Door::OutcomeCounter(std::string_view outcome, i
   const std::string label =
       status_class ? base::Concat(std::to_string(status_class), "xx") : "none";
   outcomes_.push_back({outcome, status_class,
-                       shared_.metrics.Counter(MetricId::kOutcomesTotal, {outcome, label})});
+                       shared_.state.metrics.Counter(MetricId::kOutcomesTotal, {outcome, label})});
   return outcomes_.back().counter;
 }
 
@@ -181,9 +181,9 @@ void Door::Finished(const telemetry::AccessRecord& record, std::optional<size_t>
       key_counters_.clear();
       for (size_t i = 0; keys && i < keys->size(); ++i) {
         key_counters_.push_back(
-            {shared_.metrics.Counter(MetricId::kKeyRequestsTotal, {keys->name(i)}),
-             shared_.metrics.Counter(MetricId::kKeyTokensTotal, {keys->name(i), "input"}),
-             shared_.metrics.Counter(MetricId::kKeyTokensTotal, {keys->name(i), "output"})});
+            {shared_.state.metrics.Counter(MetricId::kKeyRequestsTotal, {keys->name(i)}),
+             shared_.state.metrics.Counter(MetricId::kKeyTokensTotal, {keys->name(i), "input"}),
+             shared_.state.metrics.Counter(MetricId::kKeyTokensTotal, {keys->name(i), "output"})});
       }
     }
     if (*key < key_counters_.size()) {

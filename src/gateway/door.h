@@ -12,10 +12,11 @@
 #include <vector>
 
 #include "base/random.h"
+#include "control/control.h"
+#include "control/state.h"
 #include "director/director.h"
 #include "fleet/fleet.h"
 #include "gateway/api_keys.h"
-#include "gateway/memory_budget.h"
 #include "gateway/relay.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
@@ -27,64 +28,14 @@ namespace llmd::gateway {
 // Limits whose hits are counted in llmd_limit_hits_total.
 enum class Limit : uint8_t { kMemoryBudget, kBodyBytes, kHead, kTimeout, kCount };
 
-// Where an endpoint is reached; made by BackendResolver on the control thread.
-struct Backend {
-  fleet::EndpointNumber number;
-  uint64_t generation;  // of the endpoint's number
-  net::TargetSpec target;
-};
-using Backends = std::vector<Backend>;
-
-// A snapshot that the control thread replaces and workers read: one version check when nothing
-// changed.
-template <class T>
-class Shared {
- public:
-  void Set(std::shared_ptr<const T> value) {
-    std::lock_guard lock(mutex_);
-    value_ = std::move(value);
-    version_.fetch_add(1, std::memory_order_release);
-  }
-  class Reader {
-   public:
-    explicit Reader(const Shared& source) : source_(source) {}
-    const T* Get() {
-      if (source_.version_.load(std::memory_order_acquire) != version_) {
-        std::lock_guard lock(source_.mutex_);
-        value_ = source_.value_;
-        version_ = source_.version_.load(std::memory_order_relaxed);
-      }
-      return value_.get();
-    }
-
-   private:
-    const Shared& source_;
-    std::shared_ptr<const T> value_;
-    uint64_t version_ = 0;
-  };
-
- private:
-  mutable std::mutex mutex_;
-  std::shared_ptr<const T> value_;
-  std::atomic<uint64_t> version_{0};
-};
-
 struct DoorShared {
-  fleet::Fleet& fleet;
-  telemetry::Metrics& metrics;
-  MemoryBudget& budget;
-  const director::GenerationSource& generations;
-  director::RecordRing& records;
-  Shared<ApiKeys> keys;             // null: no keys asked for
-  Shared<std::string> models_body;  // reply to GET /v1/models; null: not known yet
-  std::string pool_name;
-  struct EngineHeader {
-    std::string name, value;
-  } engine_header;
+  control::State& state;
+  control::Shared<ApiKeys> keys;             // null: no keys asked for
+  control::Shared<std::string> models_body;  // reply to GET /v1/models; null: not known yet
+  control::EngineHeader engine_header;
   net::ClientTimeouts engine_timeouts;
   telemetry::LogSink* access_log = nullptr;  // nullptr: no access lines
   telemetry::LogFormat log_format = telemetry::LogFormat::kText;
-  std::atomic<bool> draining{false};
 };
 
 class Door final : public net::HttpService {
@@ -96,17 +47,17 @@ class Door final : public net::HttpService {
   net::ExchangeHandler* OnRequest(net::ServerExchange& exchange) override;
   void OnBadRequest(int status, std::string_view reason) override;
   // Connects to what the control thread resolved; unchanged targets keep their connections.
-  void SetBackends(const Backends& backends);
+  void SetBackends(const control::Backends& backends);
 
   // For relays.
   director::Director& director() { return director_; }
   net::HttpClient& client() { return client_; }
-  BudgetLease& budget() { return lease_; }
+  control::BudgetLease& budget() { return lease_; }
   // nullptr when the endpoint cannot be reached (it just left).
   net::ClientTarget* TargetOf(fleet::EndpointNumber number) const {
     return number < targets_.size() ? targets_[number].target : nullptr;
   }
-  const DoorShared::EngineHeader& engine_header() const { return shared_.engine_header; }
+  const control::EngineHeader& engine_header() const { return shared_.engine_header; }
   const net::ClientTimeouts& engine_timeouts() const { return shared_.engine_timeouts; }
   std::string_view KeyName(size_t key);
   uint64_t NextSeed() { return random_.Next(); }
@@ -137,12 +88,12 @@ class Door final : public net::HttpService {
   base::Random random_;
   net::HttpClient client_;
   director::Director director_;
-  BudgetLease lease_;
+  control::BudgetLease lease_;
   std::vector<Target> targets_;  // by endpoint number
   std::vector<std::unique_ptr<Relay>> relays_;
   std::vector<Relay*> idle_relays_;
-  Shared<ApiKeys>::Reader keys_;
-  Shared<std::string>::Reader models_body_;
+  control::Shared<ApiKeys>::Reader keys_;
+  control::Shared<std::string>::Reader models_body_;
   const ApiKeys* counted_keys_ = nullptr;  // whose counters key_counters_ holds
   std::vector<KeyCounters> key_counters_;
   telemetry::CounterHandle limits_[static_cast<size_t>(Limit::kCount)];

@@ -7,13 +7,14 @@
 // when there is one, outlive the gateway.
 #pragma once
 
+#include <functional>
 #include <memory>
-#include <string>
 
 #include "base/status.h"
-#include "gateway/door.h"
+#include "base/time.h"
 #include "gateway/options.h"
 #include "plugin/catalogue.h"
+#include "telemetry/log.h"
 
 namespace llmd::gateway {
 
@@ -42,9 +43,5 @@ class Gateway {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// "host:port,host:port" pieces as endpoint descriptions, named endpoint-0, endpoint-1, ...
-base::Result<std::vector<fleet::EndpointSpec>> ParseEndpoints(
-    const std::vector<std::string>& endpoints);
 
 }  // namespace llmd::gateway

@@ -24,7 +24,7 @@ std::vector<std::pair<std::string, std::string>> ReadModels(std::string_view pag
   return models;
 }
 
-ModelsSource::ModelsSource(runtime::EventLoop& loop, Shared<std::string>& out,
+ModelsSource::ModelsSource(runtime::EventLoop& loop, control::Shared<std::string>& out,
                            std::string extra_lines)
     : out_(out),
       extra_lines_(std::move(extra_lines)),
@@ -32,9 +32,9 @@ ModelsSource::ModelsSource(runtime::EventLoop& loop, Shared<std::string>& out,
                       .timeout = std::chrono::seconds(2),
                       .page_bytes_max = kPageBytesMax}) {}
 
-void ModelsSource::SetBackends(const Backends& backends) {
+void ModelsSource::SetBackends(const control::Backends& backends) {
   std::set<fleet::EndpointNumber> present;
-  for (const Backend& backend : backends) {
+  for (const control::Backend& backend : backends) {
     present.insert(backend.number);
     Entry& entry = entries_[backend.number];
     if (entry.scraped && entry.generation == backend.generation &&

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "gateway/door.h"
+#include "control/state.h"
 #include "net/scrape.h"
 #include "runtime/loop.h"
 
@@ -26,8 +26,9 @@ class ModelsSource final : private net::ScrapeSink {
   static constexpr size_t kPageBytesMax = 4u << 20;
 
   // `out` and `loop` outlive the source.
-  ModelsSource(runtime::EventLoop& loop, Shared<std::string>& out, std::string extra_lines);
-  void SetBackends(const Backends& backends);
+  ModelsSource(runtime::EventLoop& loop, control::Shared<std::string>& out,
+               std::string extra_lines);
+  void SetBackends(const control::Backends& backends);
 
  private:
   void OnScrape(net::ScrapeId id, int status, std::string_view page,
@@ -46,7 +47,7 @@ class ModelsSource final : private net::ScrapeSink {
     std::vector<std::pair<std::string, std::string>> models;
   };
 
-  Shared<std::string>& out_;
+  control::Shared<std::string>& out_;
   const std::string extra_lines_;
   base::Duration interval_ = kEagerInterval;
   net::Scraper scraper_;

@@ -13,12 +13,12 @@
 #include <vector>
 
 #include "fleet/fleet.h"
-#include "gateway/door.h"
+#include "control/state.h"
 #include "net/resolver.h"
 #include "net/tls.h"
 #include "runtime/loop.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 
 class FleetSource {
  public:
@@ -58,4 +58,4 @@ class FleetSource {
   std::map<std::string, Host> hosts_;
 };
 
-}  // namespace llmd::gateway
+}  // namespace llmd::control

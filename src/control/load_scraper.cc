@@ -1,4 +1,4 @@
-#include "gateway/load_scraper.h"
+#include "control/load_scraper.h"
 
 #include <algorithm>
 #include <unordered_map>
@@ -6,7 +6,7 @@
 #include "base/strings.h"
 #include "telemetry/log.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 namespace {
 
 // "name[]=a&name[]=b"; family names need no escaping ([a-zA-Z0-9_:]).
@@ -207,4 +207,4 @@ void LoadScraper::SetBackends(std::shared_ptr<const Backends> backends) {
   for (auto& source : sources_) source->SetBackends(*backends_);
 }
 
-}  // namespace llmd::gateway
+}  // namespace llmd::control

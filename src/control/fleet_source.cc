@@ -1,10 +1,10 @@
-#include "gateway/fleet_source.h"
+#include "control/fleet_source.h"
 
 #include <set>
 
 #include "telemetry/log.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 
 FleetSource::FleetSource(runtime::EventLoop& loop, net::Resolver& resolver, fleet::Fleet& fleet,
                          EngineTls tls, Changed changed)
@@ -99,4 +99,4 @@ base::Status FleetSource::Publish() {
   return base::OkStatus();
 }
 
-}  // namespace llmd::gateway
+}  // namespace llmd::control

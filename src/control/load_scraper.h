@@ -16,13 +16,13 @@
 
 #include "director/config.h"
 #include "fleet/fleet.h"
-#include "gateway/door.h"
+#include "control/state.h"
 #include "net/scrape.h"
 #include "net/tls.h"
 #include "runtime/loop.h"
 #include "telemetry/metrics.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 
 class LoadScraper {
  public:
@@ -52,4 +52,4 @@ class LoadScraper {
   std::vector<std::unique_ptr<Source>> sources_;
 };
 
-}  // namespace llmd::gateway
+}  // namespace llmd::control

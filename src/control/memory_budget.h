@@ -13,7 +13,7 @@
 
 #include "base/check.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 
 class MemoryBudget {
  public:
@@ -88,4 +88,4 @@ class BudgetLease {
   int64_t held_ = 0;
 };
 
-}  // namespace llmd::gateway
+}  // namespace llmd::control

@@ -1,4 +1,4 @@
-#include "gateway/memory_budget.h"
+#include "control/memory_budget.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 
 #include "base/random.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 namespace {
 
 TEST(MemoryBudget, GivesNoMoreThanItsLimit) {
@@ -58,4 +58,4 @@ TEST(MemoryBudget, RandomUseNeverExceedsTheLimitAndBalances) {
 }
 
 }  // namespace
-}  // namespace llmd::gateway
+}  // namespace llmd::control

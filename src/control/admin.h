@@ -12,16 +12,16 @@
 
 #include "director/director.h"
 #include "fleet/fleet.h"
-#include "gateway/door.h"
+#include "control/state.h"
 #include "net/http_server.h"
 #include "telemetry/metrics.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 
 class Admin final : public net::HttpService {
  public:
   // `view_worker`: the worker index of this thread's own fleet view. References outlive the object.
-  Admin(DoorShared& shared, runtime::EventLoop& loop, size_t view_worker);
+  Admin(State& state, runtime::EventLoop& loop, size_t view_worker);
   ~Admin() override;
 
   net::ExchangeHandler* OnRequest(net::ServerExchange& exchange) override;
@@ -44,7 +44,7 @@ class Admin final : public net::HttpService {
   void LogLevel(net::ServerExchange& exchange);
   void CollectPool(telemetry::ScrapeSeries& series);
 
-  DoorShared& shared_;
+  State& state_;
   runtime::EventLoop& loop_;
   fleet::View view_;
   std::string page_;  // reused between scrapes
@@ -56,4 +56,4 @@ std::string QueryValue(std::string_view query, std::string_view key);
 // All values of `key`.
 std::vector<std::string> QueryValues(std::string_view query, std::string_view key);
 
-}  // namespace llmd::gateway
+}  // namespace llmd::control

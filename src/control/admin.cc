@@ -1,4 +1,4 @@
-#include "gateway/admin.h"
+#include "control/admin.h"
 
 #include <cmath>
 
@@ -7,7 +7,7 @@
 #include "runtime/clock.h"
 #include "telemetry/log.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 namespace {
 
 using telemetry::MetricId;
@@ -87,9 +87,9 @@ std::string QueryValue(std::string_view query, std::string_view key) {
   return values.empty() ? std::string() : std::move(values.front());
 }
 
-Admin::Admin(DoorShared& shared, runtime::EventLoop& loop, size_t view_worker)
-    : shared_(shared), loop_(loop), view_(shared.fleet, view_worker) {
-  pool_gauges_ = shared.metrics.AddCollector(
+Admin::Admin(State& state, runtime::EventLoop& loop, size_t view_worker)
+    : state_(state), loop_(loop), view_(state.fleet, view_worker) {
+  pool_gauges_ = state.metrics.AddCollector(
       [this](telemetry::ScrapeSeries& series) { CollectPool(series); });
 }
 
@@ -128,7 +128,7 @@ net::ExchangeHandler* Admin::OnRequest(net::ServerExchange& exchange) {
 }
 
 void Admin::Index(net::ServerExchange& exchange) {
-  std::string text = "llmd gateway\n\n";
+  std::string text = "llmd\n\n";
   for (const Page& page : Pages()) {
     text.append(page.path).append(std::max<size_t>(24 - page.path.size(), 1), ' ');
     text.append(page.help).append("\n");
@@ -140,16 +140,16 @@ void Admin::Metrics(net::ServerExchange& exchange) {
   const std::vector<std::string> wanted = QueryValues(exchange.head().query, "name[]");
   const std::vector<std::string_view> names(wanted.begin(), wanted.end());
   page_.clear();
-  shared_.metrics.WriteText(&page_, names);
+  state_.metrics.WriteText(&page_, names);
   exchange.Respond(200, telemetry::kExpositionContentType, page_);
 }
 
 void Admin::Healthz(net::ServerExchange& exchange) { RespondText(exchange, 200, "ok\n"); }
 
 void Admin::Readyz(net::ServerExchange& exchange) {
-  if (shared_.draining.load(std::memory_order_relaxed)) {
+  if (state_.draining.load(std::memory_order_relaxed)) {
     RespondText(exchange, 503, "draining\n");
-  } else if (shared_.fleet.members()->numbers.empty()) {
+  } else if (state_.fleet.members()->numbers.empty()) {
     RespondText(exchange, 503, "no endpoints\n");
   } else {
     RespondText(exchange, 200, "ready\n");
@@ -160,12 +160,12 @@ void Admin::Decisions(net::ServerExchange& exchange) {
   const std::string_view query = exchange.head().query;
   std::shared_ptr<const director::Generation> generation;
   uint64_t version = 0;
-  shared_.generations.Get(&generation, &version);
-  const auto members = shared_.fleet.members();
+  state_.generations.Get(&generation, &version);
+  const auto members = state_.fleet.members();
   const std::string id = QueryValue(query, "id");
   std::vector<director::DecisionRecord> records;
   if (!id.empty()) {
-    if (auto record = shared_.records.Find(id)) records.push_back(*record);
+    if (auto record = state_.records.Find(id)) records.push_back(*record);
   } else {
     const std::string last = QueryValue(query, "last");
     const int64_t count = last.empty() ? 20 : base::ParseInt(last).value_or(0);
@@ -173,7 +173,7 @@ void Admin::Decisions(net::ServerExchange& exchange) {
       RespondText(exchange, 400, "last must be a number from 1 to 1000\n");
       return;
     }
-    records = shared_.records.Last(static_cast<size_t>(count));
+    records = state_.records.Last(static_cast<size_t>(count));
   }
   RespondJson(exchange, director::ExplainRecords(records, *generation, *members));
 }
@@ -205,7 +205,7 @@ void Admin::Endpoints(net::ServerExchange& exchange) {
                   "\"kv_usage\":%.6g,\"in_flight\":%lld,\"load_age_ms\":%.1f,"
                   "\"block_tokens\":%u,\"block_count\":%u}",
                   endpoint.spec.draining ? "true" : "false",
-                  std::string(StateName(shared_.fleet.health(n).state(now))).c_str(),
+                  std::string(StateName(state_.fleet.health(n).state(now))).c_str(),
                   view_.waiting()[n], view_.running()[n], view_.kv_usage()[n],
                   static_cast<long long>(view_.counter(fleet::kRequestsInFlight)[n]),
                   reported == base::TimePoint{} ? -1.0 : base::ToSeconds(now - reported) * 1e3,
@@ -218,14 +218,14 @@ void Admin::Endpoints(net::ServerExchange& exchange) {
 void Admin::Config(net::ServerExchange& exchange) {
   std::shared_ptr<const director::Generation> generation;
   uint64_t version = 0;
-  shared_.generations.Get(&generation, &version);
+  state_.generations.Get(&generation, &version);
   exchange.Respond(200, "application/yaml", generation->effective_yaml());
 }
 
 void Admin::Plugins(net::ServerExchange& exchange) {
   std::shared_ptr<const director::Generation> generation;
   uint64_t version = 0;
-  shared_.generations.Get(&generation, &version);
+  state_.generations.Get(&generation, &version);
   std::string json = "{\"timestamp\":";
   json.append(std::to_string(runtime::WallNow().unix_ns / 1'000'000'000)).append(",\"plugins\":{");
   bool first = true;
@@ -258,7 +258,7 @@ void Admin::LogLevel(net::ServerExchange& exchange) {
 void Admin::CollectPool(telemetry::ScrapeSeries& series) {
   view_.Refresh(loop_.now());
   const auto members = view_.members();
-  const std::string_view pool = shared_.pool_name;
+  const std::string_view pool = state_.pool_name;
   const Spread kv = SpreadOf(members, view_.kv_usage());
   const Spread queue = SpreadOf(members, view_.waiting());
   const Spread running = SpreadOf(members, view_.running());
@@ -273,11 +273,11 @@ void Admin::CollectPool(telemetry::ScrapeSeries& series) {
   for (const fleet::EndpointNumber n : members) {
     series.Set(MetricId::kPerEndpointQueueSize, {pool, view_.endpoint(n).spec.name},
                view_.waiting()[n]);
-    ejected += shared_.fleet.health(n).state(loop_.now()) == fleet::Health::State::kEjected;
+    ejected += state_.fleet.health(n).state(loop_.now()) == fleet::Health::State::kEjected;
   }
   std::shared_ptr<const director::Generation> generation;
   uint64_t version = 0;
-  shared_.generations.Get(&generation, &version);
+  state_.generations.Get(&generation, &version);
   for (const director::LoadedPlugin& plugin : generation->plugins()) {
     plugin.object->CollectMetrics(series);
   }
@@ -287,8 +287,8 @@ void Admin::CollectPool(telemetry::ScrapeSeries& series) {
   series.Set(MetricId::kFlowControlStaleEndpoints,
              {generation->plugins()[detector].object->name()}, saturation.stale_endpoints);
   series.Set(MetricId::kEndpointsEjected, {}, static_cast<double>(ejected));
-  series.Set(MetricId::kMemoryBudgetBytes, {}, static_cast<double>(shared_.budget.limit_bytes()));
-  series.Set(MetricId::kMemoryHeldBytes, {}, static_cast<double>(shared_.budget.leased_bytes()));
+  series.Set(MetricId::kMemoryBudgetBytes, {}, static_cast<double>(state_.budget.limit_bytes()));
+  series.Set(MetricId::kMemoryHeldBytes, {}, static_cast<double>(state_.budget.leased_bytes()));
 }
 
-}  // namespace llmd::gateway
+}  // namespace llmd::control

@@ -1,0 +1,34 @@
+// What an operator can say to any door, whatever it speaks. Defaults are those of `--help`.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+
+namespace llmd::control {
+
+struct HostOptions {
+  std::string metrics_listen = "127.0.0.1:9090";
+  std::string
+      config_file;  // at most one of config_file and config_text; neither: the default profile
+  std::string config_text;
+  std::string objects_file;            // InferenceObjective and InferenceModelRewrite manifests
+  std::vector<std::string> endpoints;  // host:port each; with a config these replace its discovery
+  bool allow_experimental_plugins = false;
+  std::string pool_name = "default";
+
+  uint64_t memory_budget_bytes = 0;  // 0: a quarter of the memory limit
+  size_t workers = 0;                // 0: one per CPU
+  base::Duration drain_timeout = std::chrono::seconds(30);
+  base::Duration refresh_metrics_interval = std::chrono::milliseconds(50);
+
+  bool engine_tls = false;     // engines speak HTTPS
+  std::string engine_ca_file;  // "": the system's
+  bool engine_insecure_skip_verify = false;
+  std::string engine_header;  // "Name: value" sent to engines; "Name: @FILE" reads the value
+};
+
+}  // namespace llmd::control

@@ -1,0 +1,86 @@
+// State: what the doors and the control thread of one process share: the fleet, the metrics, the
+// config in force, the objects, the decision records.
+//
+// Thread safety: everything in it is thread-safe or immutable once the workers run.
+// Invariant: members are made in the order of declaration and outlive every door and the Control.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "control/memory_budget.h"
+#include "director/director.h"
+#include "fleet/fleet.h"
+#include "net/http_client.h"
+#include "telemetry/metrics.h"
+
+namespace llmd::control {
+
+// Where an endpoint is reached; made by FleetSource on the control thread.
+struct Backend {
+  fleet::EndpointNumber number;
+  uint64_t generation;  // of the endpoint's number
+  net::TargetSpec target;
+};
+using Backends = std::vector<Backend>;
+
+// A snapshot that the control thread replaces and workers read: one version check when nothing
+// changed.
+template <class T>
+class Shared {
+ public:
+  void Set(std::shared_ptr<const T> value) {
+    std::lock_guard lock(mutex_);
+    value_ = std::move(value);
+    version_.fetch_add(1, std::memory_order_release);
+  }
+  class Reader {
+   public:
+    explicit Reader(const Shared& source) : source_(source) {}
+    const T* Get() {
+      if (source_.version_.load(std::memory_order_acquire) != version_) {
+        std::lock_guard lock(source_.mutex_);
+        value_ = source_.value_;
+        version_ = source_.version_.load(std::memory_order_relaxed);
+      }
+      return value_.get();
+    }
+
+   private:
+    const Shared& source_;
+    std::shared_ptr<const T> value_;
+    uint64_t version_ = 0;
+  };
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const T> value_;
+  std::atomic<uint64_t> version_{0};
+};
+
+struct State {
+  // One more fleet view and metric writer than workers: the control thread's, with index
+  // `workers`.
+  State(size_t workers, uint64_t memory_budget_bytes, std::string pool)
+      : worker_count(workers),
+        pool_name(std::move(pool)),
+        fleet(workers + 1),
+        metrics(workers + 1),
+        budget(memory_budget_bytes, workers),
+        records(workers) {}
+
+  const size_t worker_count;
+  const std::string pool_name;
+  fleet::Fleet fleet;
+  telemetry::Metrics metrics;
+  MemoryBudget budget;
+  director::GenerationSource generations;
+  director::RecordRing records;
+  std::atomic<bool> draining{false};
+};
+
+}  // namespace llmd::control
