@@ -22,6 +22,14 @@
 
 namespace llmd::control {
 
+// A program that serves until it is told to drain.
+class Role {
+ public:
+  virtual ~Role() = default;  // stops at once
+  // Takes nothing new, finishes what is under way (at most the drain timeout), then returns.
+  virtual void Drain() = 0;
+};
+
 class Host {
  public:
   // `options` outlives the host. `name` becomes the name of the worker threads. `dropped_lines`

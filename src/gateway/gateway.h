@@ -12,13 +12,14 @@
 
 #include "base/status.h"
 #include "base/time.h"
+#include "control/host.h"
 #include "gateway/options.h"
 #include "plugin/catalogue.h"
 #include "telemetry/log.h"
 
 namespace llmd::gateway {
 
-class Gateway {
+class Gateway final : public control::Role {
  public:
   // Listens and serves when it returns OK. Errors name the flag or file and the remedy.
   // `access_log`: where access lines go, nullptr for none; `dropped_lines` (may be null) counts log
@@ -27,14 +28,13 @@ class Gateway {
                                                       const plugin::Catalogue& catalogue,
                                                       telemetry::LogSink* access_log,
                                                       std::function<uint64_t()> dropped_lines);
-  ~Gateway();  // stops at once
+  ~Gateway() override;
 
   // Ports in use (of interest when 0 was asked for).
   uint16_t port() const;
   uint16_t metrics_port() const;
   size_t worker_count() const;
-  // Stops listening, finishes what is under way (at most drain_timeout), then returns.
-  void Drain();
+  void Drain() override;
   // Waits until at least `count` endpoints are members; false after `limit`.
   bool WaitForEndpoints(size_t count, base::Duration limit);
 

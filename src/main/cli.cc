@@ -123,6 +123,12 @@ void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
   AddLogFlags(app, o);
 }
 
+ServeOptions ServeOptionsOf(const gateway::GatewayOptions& options) {
+  return {.access_log = options.access_log,
+          .log_format = options.log_format,
+          .drain_timeout = options.drain_timeout};
+}
+
 int ParseFlags(CLI::App& app, int argc, char** argv) {
   app.get_formatter()->column_width(40);
   app.failure_message(CLI::FailureMessage::simple);

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "base/time.h"
 #include "gateway/options.h"
+#include "main/serve.h"
 
 namespace CLI {
 class App;
@@ -21,6 +22,7 @@ void AddDuration(CLI::App& app, const std::string& flag, base::Duration* value,
                  const std::string& help);
 // Adds a flag that takes bytes as a number or a Kubernetes quantity ("64Mi", "1G").
 void AddBytes(CLI::App& app, const std::string& flag, uint64_t* value, const std::string& help);
+ServeOptions ServeOptionsOf(const gateway::GatewayOptions& options);
 // Every flag of the gateway but --endpoints, for `gateway` and `up`.
 void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* options);
 

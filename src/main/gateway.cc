@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 
+#include "gateway/gateway.h"
 #include "main/cli.h"
 #include "main/commands.h"
 #include "main/serve.h"
@@ -24,9 +25,12 @@ int GatewayMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
                  "host:port,... of the model servers, in place of discovery")
       ->delimiter(',');
   if (const int status = ParseFlags(app, argc, argv); status >= 0) return status;
-  return Serve("gateway", options, catalogue, nullptr, [](const gateway::Gateway& gateway) {
-    LLMD_LOG(kInfo, "serving", {"port", gateway.port()}, {"metrics_port", gateway.metrics_port()},
-             {"workers", gateway.worker_count()});
+  return Serve("gateway", ServeOptionsOf(options), [&](const ServeLogs& logs) -> StartedRole {
+    LLMD_ASSIGN_OR_RETURN(auto gateway, gateway::Gateway::Start(options, catalogue, logs.access,
+                                                                logs.dropped));
+    LLMD_LOG(kInfo, "serving", {"port", gateway->port()},
+             {"metrics_port", gateway->metrics_port()}, {"workers", gateway->worker_count()});
+    return gateway;
   });
 }
 

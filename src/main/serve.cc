@@ -18,7 +18,7 @@ namespace {
 // The log on stderr and the access lines where they were asked for; until the end of the process.
 class Logs {
  public:
-  static base::Result<std::unique_ptr<Logs>> Open(const gateway::GatewayOptions& options) {
+  static base::Result<std::unique_ptr<Logs>> Open(const ServeOptions& options) {
     auto logs = std::make_unique<Logs>();
     LLMD_ASSIGN_OR_RETURN(logs->log_, runtime::AsyncLogSink::Open({}));
     if (!options.access_log.empty()) {
@@ -49,10 +49,8 @@ class Logs {
 
 }  // namespace
 
-int Serve(std::string_view command, gateway::GatewayOptions options,
-          const plugin::Catalogue& catalogue,
-          const std::function<base::Status(gateway::GatewayOptions*)>& begin,
-          const std::function<void(const gateway::Gateway&)>& ready) {
+int Serve(std::string_view command, const ServeOptions& options,
+          const std::function<StartedRole(const ServeLogs&)>& start) {
   runtime::EventLoop loop;
   int stops = 0;
   std::unique_ptr<Logs> logs;
@@ -67,24 +65,19 @@ int Serve(std::string_view command, gateway::GatewayOptions options,
   auto opened = Logs::Open(options);
   if (!opened) return Fail(command, opened.error());
   logs = std::move(*opened);
-  if (begin) {
-    if (const base::Status status = begin(&options); !status.ok()) return Fail(command, status);
-  }
-  auto gateway = gateway::Gateway::Start(options, catalogue, logs->access(),
-                                         [&] { return logs->dropped(); });
-  if (!gateway) return Fail(command, gateway.error());
-  ready(**gateway);
+  auto role = start({.access = logs->access(), .dropped = [&] { return logs->dropped(); }});
+  if (!role) return Fail(command, role.error());
   loop.Run();
 
   LLMD_LOG(kInfo, "draining", {"limit", options.drain_timeout});
   // The loop keeps running while the drain waits, so that a second signal is heard.
   std::thread drain([&] {
-    (*gateway)->Drain();
+    (*role)->Drain();
     loop.Stop();
   });
   loop.Run();
   drain.join();
-  gateway->reset();
+  role->reset();
   return 0;
 }
 

@@ -1,21 +1,35 @@
-// Serving until a signal: what `gateway` and `up` do once their flags are read.
+// Serving until a signal: what the roles that serve do once their flags are read.
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <string>
 #include <string_view>
 
-#include "gateway/gateway.h"
-#include "gateway/options.h"
-#include "plugin/catalogue.h"
+#include "base/status.h"
+#include "base/time.h"
+#include "control/host.h"
+#include "telemetry/log.h"
 
 namespace llmd {
 
-// Starts the log, lets `begin` (may be empty) start what the gateway needs and complete the
-// options, starts the gateway, calls `ready`, waits for SIGTERM or SIGINT, drains. A second signal
-// ends at once. Returns the exit status.
-int Serve(std::string_view command, gateway::GatewayOptions options,
-          const plugin::Catalogue& catalogue,
-          const std::function<base::Status(gateway::GatewayOptions*)>& begin,
-          const std::function<void(const gateway::Gateway&)>& ready);
+struct ServeOptions {
+  std::string access_log;  // "-": standard output, "": none, else a file
+  telemetry::LogFormat log_format = telemetry::LogFormat::kText;
+  base::Duration drain_timeout = std::chrono::seconds(30);  // for the log line; the role keeps it
+};
+
+// What a role is given when it starts. Both outlive it.
+struct ServeLogs {
+  telemetry::LogSink* access = nullptr;  // nullptr: no access lines
+  std::function<uint64_t()> dropped;     // lines that were dropped so far
+};
+
+using StartedRole = base::Result<std::unique_ptr<control::Role>>;
+
+// Opens the logs, calls `start`, waits for SIGTERM or SIGINT, drains. A second signal ends at once.
+// Returns the exit status.
+int Serve(std::string_view command, const ServeOptions& options,
+          const std::function<StartedRole(const ServeLogs&)>& start);
 
 }  // namespace llmd

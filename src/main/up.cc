@@ -3,6 +3,7 @@
 
 #include "base/strings.h"
 #include "config/document.h"
+#include "gateway/gateway.h"
 #include "main/cli.h"
 #include "main/commands.h"
 #include "main/serve.h"
@@ -105,15 +106,16 @@ int UpMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
   if (const int status = ParseFlags(app, count, pointers.data()); status >= 0) return status;
 
   std::unique_ptr<sim::SimServers> servers;
-  auto start_engines = [&](gateway::GatewayOptions* gateway) -> base::Status {
+  return Serve("up", ServeOptionsOf(options), [&](const ServeLogs& logs) -> StartedRole {
     LLMD_ASSIGN_OR_RETURN(servers, sim::Start(engines));
     for (const uint16_t port : servers->ports()) {
-      gateway->endpoints.push_back(base::Concat("127.0.0.1:", PortOf(port)));
+      options.endpoints.push_back(base::Concat("127.0.0.1:", PortOf(port)));
     }
-    return base::OkStatus();
-  };
-  return Serve("up", options, catalogue, start_engines,
-               [&](const gateway::Gateway& gateway) { PrintReady(gateway, *servers); });
+    LLMD_ASSIGN_OR_RETURN(auto gateway, gateway::Gateway::Start(options, catalogue, logs.access,
+                                                                logs.dropped));
+    PrintReady(*gateway, *servers);
+    return gateway;
+  });
 }
 
 }  // namespace llmd
