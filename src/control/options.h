@@ -12,6 +12,9 @@ namespace llmd::control {
 
 struct HostOptions {
   std::string metrics_listen = "127.0.0.1:9090";
+  std::string metrics_cert_dir;        // folder of tls.crt and tls.key: metrics over TLS
+  std::string metrics_client_ca_file;  // PEM CA that metrics clients must be certified by
+  base::Duration metrics_staleness_threshold = std::chrono::seconds(2);
   std::string
       config_file;  // at most one of config_file and config_text; neither: the default profile
   std::string config_text;

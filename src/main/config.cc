@@ -6,18 +6,13 @@
 #include "fleet/fleet.h"
 #include "main/cli.h"
 #include "main/commands.h"
+#include "main/config.h"
 #include "runtime/files.h"
 
 namespace llmd {
 namespace {
 
-struct Input {
-  std::string file, text;
-  bool allow_experimental = false;
-  bool endpoints_given = false;
-};
-
-void AddInput(CLI::App& app, Input* input) {
+void AddInput(CLI::App& app, ConfigInput* input) {
   auto* file = app.add_option("--config-file", input->file, "EndpointPickerConfig (YAML)");
   app.add_option("--config-text", input->text, "the same document as a text")->excludes(file);
   app.add_flag("--allow-experimental-plugins", input->allow_experimental,
@@ -26,8 +21,10 @@ void AddInput(CLI::App& app, Input* input) {
                "as if --endpoints were given to the gateway: the document needs no discovery");
 }
 
-base::Result<std::shared_ptr<const director::Generation>> CompileInput(
-    const Input& input, const plugin::Catalogue& catalogue, fleet::Fleet& fleet) {
+}  // namespace
+
+base::Result<std::shared_ptr<const director::Generation>> CompileConfig(
+    const ConfigInput& input, const plugin::Catalogue& catalogue, fleet::Fleet& fleet) {
   std::string yaml = input.text;
   std::string name = input.text.empty() ? "built-in defaults" : "--config-text";
   if (!input.file.empty()) {
@@ -41,8 +38,6 @@ base::Result<std::shared_ptr<const director::Generation>> CompileInput(
       nullptr);
 }
 
-}  // namespace
-
 int ConfigMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
   CLI::App app(
       "Checks, prints and describes the gateway's configuration.\n\n"
@@ -52,7 +47,7 @@ int ConfigMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
       "  llmd config print                           the built-in default\n"
       "  llmd config schema > epp.schema.json        JSON schema, for editors",
       "llmd config");
-  Input input;
+  ConfigInput input;
   CLI::App& check = *app.add_subcommand("check", "validate; silent and 0 when all is well");
   CLI::App& print = *app.add_subcommand("print", "print the effective configuration as YAML");
   CLI::App& schema = *app.add_subcommand("schema", "print the JSON schema (draft 2020-12)");
@@ -66,7 +61,7 @@ int ConfigMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
     return 0;
   }
   fleet::Fleet fleet(1);
-  const auto generation = CompileInput(input, catalogue, fleet);
+  const auto generation = CompileConfig(input, catalogue, fleet);
   if (!generation) {
     std::fprintf(stderr, "%s\n", std::string(generation.error().message()).c_str());
     return 1;
