@@ -87,8 +87,11 @@ std::string QueryValue(std::string_view query, std::string_view key) {
   return values.empty() ? std::string() : std::move(values.front());
 }
 
-Admin::Admin(State& state, runtime::EventLoop& loop, size_t view_worker)
-    : state_(state), loop_(loop), view_(state.fleet, view_worker) {
+Admin::Admin(State& state, runtime::EventLoop& loop, base::Duration staleness)
+    : state_(state),
+      loop_(loop),
+      staleness_(staleness),
+      view_(state.fleet, state.worker_count) {
   pool_gauges_ = state.metrics.AddCollector(
       [this](telemetry::ScrapeSeries& series) { CollectPool(series); });
 }
@@ -257,7 +260,10 @@ void Admin::LogLevel(net::ServerExchange& exchange) {
 
 void Admin::CollectPool(telemetry::ScrapeSeries& series) {
   view_.Refresh(loop_.now());
-  const auto members = view_.members();
+  std::vector<fleet::EndpointNumber> members;
+  for (const fleet::EndpointNumber n : view_.members()) {
+    if (loop_.now() - view_.reported_at()[n] <= staleness_) members.push_back(n);
+  }
   const std::string_view pool = state_.pool_name;
   const Spread kv = SpreadOf(members, view_.kv_usage());
   const Spread queue = SpreadOf(members, view_.waiting());
@@ -270,7 +276,7 @@ void Admin::CollectPool(telemetry::ScrapeSeries& series) {
   series.Set(MetricId::kStdDevRunningRequests, {pool}, running.deviation);
   series.Set(MetricId::kReadyEndpoints, {pool}, static_cast<double>(members.size()));
   size_t ejected = 0;
-  for (const fleet::EndpointNumber n : members) {
+  for (const fleet::EndpointNumber n : view_.members()) {
     series.Set(MetricId::kPerEndpointQueueSize, {pool, view_.endpoint(n).spec.name},
                view_.waiting()[n]);
     ejected += state_.fleet.health(n).state(loop_.now()) == fleet::Health::State::kEjected;
@@ -281,7 +287,7 @@ void Admin::CollectPool(telemetry::ScrapeSeries& series) {
   for (const director::LoadedPlugin& plugin : generation->plugins()) {
     plugin.object->CollectMetrics(series);
   }
-  const auto saturation = generation->saturation().Measure(view_, members, loop_.now());
+  const auto saturation = generation->saturation().Measure(view_, view_.members(), loop_.now());
   const uint32_t detector = generation->saturation_plugin();
   series.Set(MetricId::kFlowControlPoolSaturation, {pool, "effective"}, saturation.value);
   series.Set(MetricId::kFlowControlStaleEndpoints,

@@ -20,8 +20,9 @@ namespace llmd::control {
 
 class Admin final : public net::HttpService {
  public:
-  // `view_worker`: the worker index of this thread's own fleet view. References outlive the object.
-  Admin(State& state, runtime::EventLoop& loop, size_t view_worker);
+  // Endpoints whose numbers are older than `staleness` are left out of the pool's gauges.
+  // References outlive the object.
+  Admin(State& state, runtime::EventLoop& loop, base::Duration staleness);
   ~Admin() override;
 
   net::ExchangeHandler* OnRequest(net::ServerExchange& exchange) override;
@@ -46,6 +47,7 @@ class Admin final : public net::HttpService {
 
   State& state_;
   runtime::EventLoop& loop_;
+  const base::Duration staleness_;
   fleet::View view_;
   std::string page_;  // reused between scrapes
   std::unique_ptr<telemetry::Metrics::Registration> pool_gauges_;

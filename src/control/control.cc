@@ -77,8 +77,17 @@ Control::~Control() = default;
 base::Status Control::Begin() {
   LLMD_RETURN_IF_ERROR(BeginEngines());
   LLMD_RETURN_IF_ERROR(BeginConfig());
-  admin_ = std::make_unique<Admin>(state_, loop_, writer_);
-  admin_server_ = std::make_unique<net::HttpServer>(loop_, *admin_);
+  admin_ = std::make_unique<Admin>(state_, loop_, options_.metrics_staleness_threshold);
+  net::HttpServerOptions server;
+  if (!options_.metrics_cert_dir.empty()) {
+    LLMD_ASSIGN_OR_RETURN(server.tls,
+                          net::TlsServerContext::Load(
+                              {.certificate_file = options_.metrics_cert_dir + "/tls.crt",
+                               .key_file = options_.metrics_cert_dir + "/tls.key",
+                               .client_ca_file = options_.metrics_client_ca_file}));
+    WatchCertificate(server.tls);
+  }
+  admin_server_ = std::make_unique<net::HttpServer>(loop_, *admin_, std::move(server));
   auto address = runtime::SocketAddress::Parse(options_.metrics_listen);
   if (!address) return address.error().WithContext("metrics address");
   auto port = admin_server_->Listen(*address);

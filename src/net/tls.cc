@@ -236,6 +236,12 @@ base::Result<CtxPtr> LoadServerContext(const TlsServerOptions& options) {
   CtxPtr ctx = NewContext(TLS_server_method());
   if (!ctx) return std::unexpected(SslFailure("TLS"));
   LLMD_RETURN_IF_ERROR(UsePair(ctx.get(), options.certificate_file, options.key_file));
+  if (!options.client_ca_file.empty()) {
+    if (SSL_CTX_load_verify_file(ctx.get(), options.client_ca_file.c_str()) != 1) {
+      return std::unexpected(SslFailure("TLS CA file " + options.client_ca_file));
+    }
+    SSL_CTX_set_verify(ctx.get(), SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  }
   SSL_CTX_set_alpn_select_cb(ctx.get(), SelectHttp11, nullptr);
   return ctx;
 }

@@ -19,6 +19,8 @@ namespace llmd::net {
 struct TlsServerOptions {
   std::string certificate_file;  // PEM, leaf first, then the chain
   std::string key_file;          // PEM, not encrypted
+  // PEM bundle: clients must present a certificate that one of these signed; "" asks for none.
+  std::string client_ca_file;
 };
 
 class TlsServerContext {
