@@ -40,7 +40,7 @@ void Chat(testing::Bed& bed, uint64_t seed, bool stream, size_t prompt_bytes, bo
   for (std::string_view piece : pieces) session.OnBody(piece, bed.now);
   ASSERT_EQ(session.OnBodyEnd(bed.now).kind, Decision::Kind::kForward);
   if (retry) session.OnUpstreamFailed(UpstreamFailure::kReset, 0, true, bed.now);
-  session.OnResponseHead(200, stream, bed.now);
+  session.OnResponseHead({.status = 200, .event_stream = stream}, bed.now);
   if (stream) {
     for (int i = 0; i < 50; ++i) {
       session.OnResponseBody("data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", bed.now);

@@ -54,6 +54,16 @@ struct PreRequestStep {
   uint32_t plugin;
 };
 
+struct HeaderStep {
+  const plugin::RequestHeaderProcessor* processor;
+  uint32_t plugin;
+};
+
+struct ResponseStep {
+  plugin::ResponseProcessor* processor;
+  uint32_t plugin;
+};
+
 struct ScrapeStep {
   const plugin::DataSource* source;
   std::vector<const plugin::Extractor*> extractors;
@@ -73,6 +83,9 @@ class Generation {
   // In the order in which they run: a producer after those whose attributes it reads.
   std::span<const ProducerStep> producers() const { return producers_; }
   std::span<const PreRequestStep> pre_requests() const { return pre_requests_; }
+  // In the document's order.
+  std::span<const HeaderStep> header_processors() const { return header_processors_; }
+  std::span<const ResponseStep> response_processors() const { return response_processors_; }
   const plugin::SaturationDetector& saturation() const { return *saturation_; }
   uint32_t saturation_plugin() const { return saturation_plugin_; }
   std::span<const ScrapeStep> scrapes() const { return scrapes_; }
@@ -83,6 +96,8 @@ class Generation {
   // The plugin that fills prefix_slot(), nullptr when there is none.
   const plugin::Plugin* prefix_producer() const { return prefix_producer_; }
   plugin::Slot<plugin::TokenizedPrompt> tokens_slot() const { return tokens_slot_; }
+  // Of the first plugin that produces it, whatever its name.
+  plugin::Slot<plugin::AgentIdentity> agent_identity_slot() const { return agent_identity_slot_; }
   // The API of a request path (without query; one slash at its end is ignored): longest claimed
   // suffix, else opaque.
   protocol::Api ApiFor(std::string_view path) const;
@@ -107,6 +122,8 @@ class Generation {
   uint32_t handler_plugin_ = 0;
   std::vector<ProducerStep> producers_;
   std::vector<PreRequestStep> pre_requests_;
+  std::vector<HeaderStep> header_processors_;
+  std::vector<ResponseStep> response_processors_;
   const plugin::SaturationDetector* saturation_ = nullptr;
   uint32_t saturation_plugin_ = 0;
   std::vector<ScrapeStep> scrapes_;
@@ -116,6 +133,7 @@ class Generation {
   plugin::Slot<plugin::PrefixCacheMatchInfo> prefix_slot_;
   const plugin::Plugin* prefix_producer_ = nullptr;
   plugin::Slot<plugin::TokenizedPrompt> tokens_slot_;
+  plugin::Slot<plugin::AgentIdentity> agent_identity_slot_;
   std::vector<plugin::Parser::Claim> claims_;  // longest first
   std::string effective_yaml_;
   std::vector<std::string> warnings_;

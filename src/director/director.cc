@@ -27,31 +27,6 @@ constexpr std::string_view kAbortStages[] = {"before_decision", "before_response
 
 }  // namespace
 
-// ---- GenerationSource
-// ----------------------------------------------------------------------------
-
-void GenerationSource::Publish(std::shared_ptr<const Generation> generation) {
-  {
-    const std::scoped_lock lock(mutex_);
-    current_.swap(generation);
-    version_.fetch_add(1, std::memory_order_release);
-  }
-  // The old one, if nobody else holds it, is destroyed here and outside of the lock.
-}
-
-const std::shared_ptr<const Generation>& GenerationSource::Get(
-    std::shared_ptr<const Generation>* cached, uint64_t* cached_version) const {
-  if (version_.load(std::memory_order_acquire) == *cached_version) return *cached;
-  std::shared_ptr<const Generation> old;
-  {
-    const std::scoped_lock lock(mutex_);
-    old.swap(*cached);
-    *cached = current_;
-    *cached_version = version_.load(std::memory_order_relaxed);
-  }
-  return *cached;
-}
-
 // ---- GenerationHold
 // ------------------------------------------------------------------------------
 

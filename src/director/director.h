@@ -1,7 +1,7 @@
 // Director: what all sessions of one worker share. Made per worker by the door.
 //
-// Thread safety: belongs to one worker, except PublishGeneration of the shared GenerationSource and
-// the RecordRing's readers.
+// Thread safety: belongs to one worker; the sources are thread-safe, and so are the RecordRing's
+// readers.
 #pragma once
 
 #include <atomic>
@@ -10,6 +10,7 @@
 
 #include "base/time.h"
 #include "director/config.h"
+#include "director/objects.h"
 #include "director/record_ring.h"
 #include "director/session.h"
 #include "fleet/fleet.h"
@@ -20,19 +21,41 @@ class Metrics;
 
 namespace llmd::director {
 
-// Holds the current generation; reading it is one version check.
-class GenerationSource {
+// Holds the current one of a kind of snapshots; reading it is one version check.
+template <class T>
+class SnapshotSource {
  public:
-  void Publish(std::shared_ptr<const Generation> generation);
+  void Publish(std::shared_ptr<const T> snapshot) {
+    {
+      const std::scoped_lock lock(mutex_);
+      current_.swap(snapshot);
+      version_.fetch_add(1, std::memory_order_release);
+    }
+    // The old one, if nobody else holds it, is destroyed here and outside of the lock.
+  }
   // The current one; `cached` and `cached_version` are the caller's, refreshed when out of date.
-  const std::shared_ptr<const Generation>& Get(std::shared_ptr<const Generation>* cached,
-                                               uint64_t* cached_version) const;
+  const std::shared_ptr<const T>& Get(std::shared_ptr<const T>* cached,
+                                      uint64_t* cached_version) const {
+    if (version_.load(std::memory_order_acquire) == *cached_version) return *cached;
+    std::shared_ptr<const T> old;
+    {
+      const std::scoped_lock lock(mutex_);
+      old.swap(*cached);
+      *cached = current_;
+      *cached_version = version_.load(std::memory_order_relaxed);
+    }
+    return *cached;
+  }
 
  private:
   mutable std::mutex mutex_;
-  std::shared_ptr<const Generation> current_;
+  std::shared_ptr<const T> current_;
   std::atomic<uint64_t> version_{0};  // of current_, raised after it was set
 };
+
+class GenerationSource : public SnapshotSource<Generation> {};
+// Nothing published, or nullptr: no objectives and no rewrites.
+class ObjectsSource : public SnapshotSource<Objects> {};
 
 // Retries may add this share to the load at most (Envoy's retry budget has the same default).
 inline constexpr double kRetryBudgetShare = 0.2;
@@ -52,6 +75,7 @@ struct DirectorOptions {
   std::string pool_name = "default";
   // Endpoints in every decision: the pick and its fallbacks, one for each retry.
   size_t endpoints_wanted = 1 + kRetriesMax;
+  const ObjectsSource* objects = nullptr;  // outlives the director; nullptr: there are none
   scheduling::StageClock clock = nullptr;
   int64_t (*wall_clock_ns)() = nullptr;  // for the record's time stamp
 };

@@ -48,7 +48,7 @@ void BM_Request(benchmark::State& state) {
       session.OnBody(std::string_view(body).substr(at, 64 << 10), bed.now);
     }
     benchmark::DoNotOptimize(session.OnBodyEnd(bed.now).kind);
-    session.OnResponseHead(200, false, bed.now);
+    session.OnResponseHead({.status = 200}, bed.now);
     session.OnResponseBody(reply, bed.now);
     session.OnDone(reply.size(), bed.now);
   }
@@ -71,7 +71,7 @@ void BM_Chunk(benchmark::State& state) {
                   .content_length = body.size()}, bed.now);
   session.OnBody(body, bed.now);
   session.OnBodyEnd(bed.now);
-  session.OnResponseHead(200, true, bed.now);
+  session.OnResponseHead({.status = 200, .event_stream = true}, bed.now);
   for (auto _ : state) {
     bed.now += std::chrono::microseconds(50);
     benchmark::DoNotOptimize(session.OnResponseBody(kChunk, bed.now).end);

@@ -321,6 +321,17 @@ void GenerationBuilder::Collect() {
     if (auto* hook = As<plugin::PreRequest>(spec.get())) {
       out_->pre_requests_.push_back({hook, spec->index});
     }
+    if (const auto* processor = As<plugin::RequestHeaderProcessor>(spec.get())) {
+      out_->header_processors_.push_back({processor, spec->index});
+    }
+    if (auto* processor = As<plugin::ResponseProcessor>(spec.get())) {
+      out_->response_processors_.push_back({processor, spec->index});
+    }
+    const auto& produced = spec->loaded.bonds->produced;
+    if (out_->agent_identity_slot_.index == plugin::kNoSlot &&
+        std::ranges::find(produced, plugin::AgentIdentity::kKey) != produced.end()) {
+      out_->agent_identity_slot_ = {SlotOf(plugin::AgentIdentity::kKey, spec->entry.name)};
+    }
     out_->plugins_.push_back(spec->loaded);
   }
   const auto slot_of = [&](std::string_view key) {

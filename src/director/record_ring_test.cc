@@ -105,7 +105,7 @@ TEST(Explain, NamesWhoWasThereAndWhy) {
                   .content_length = 9}, bed.now);
   session.OnBody(R"({"model":"m","prompt":"say it"})", bed.now);
   const Decision d = session.OnBodyEnd(bed.now);
-  session.OnResponseHead(200, false, bed.now);
+  session.OnResponseHead({.status = 200}, bed.now);
   session.OnDone(1, bed.now);
   const std::string text =
       ExplainRecords(bed.records.Last(1), *bed.generation, *bed.fleet.members());

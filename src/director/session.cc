@@ -73,6 +73,24 @@ Session::~Session() {
   core.GiveBack(std::move(arena));
 }
 
+namespace {
+
+Decision DecideTimed(SessionState& s) {
+  const base::TimePoint begin = s.core.Clock();
+  const Decision decision = Decide(s, begin);
+  const base::Duration took = s.core.Clock() - begin;
+  const int64_t so_far = s.record.decision_ns + took.count();
+  s.record.decision_ns = static_cast<uint32_t>(std::min<int64_t>(so_far, UINT32_MAX));
+  CopyCut(s.context.incoming_model, s.record.model, kRecordModelBytes);
+  if (decision.kind == Decision::Kind::kForward) {
+    s.core.request_processing.Observe(
+        s.writer(), base::ToSeconds(s.context.now - s.context.received_at + took));
+  }
+  return decision;
+}
+
+}  // namespace
+
 BodyPolicy Session::OnHead(const RequestHead& head, base::TimePoint now) {
   SessionState& s = *state_;
   if (s.phase != Phase::kNew) {
@@ -132,33 +150,44 @@ bool Session::OnBody(std::string_view bytes, base::TimePoint now) {
          s.body_bytes >= kMultipartScanBytesMax;
 }
 
+void Session::SetSubset(std::span<const std::string_view> entries) {
+  SessionState& s = *state_;
+  if (s.phase != Phase::kNew && s.phase != Phase::kBody) {
+    LLMD_BUG("a subset of the endpoints after the decision");
+    return;
+  }
+  s.has_subset = true;
+  s.subset = s.arena->NewSpan<std::string_view>(entries.size());
+  for (size_t i = 0; i < entries.size(); ++i) s.subset[i] = s.arena->Copy(entries[i]);
+}
+
 Decision Session::OnBodyEnd(base::TimePoint now) {
   SessionState& s = *state_;
   s.context.now = now;
   if (s.phase != Phase::kBody) return OutOfOrder(s);
-  const base::TimePoint begin = s.core.Clock();
-  const Decision decision = Decide(s, begin);
-  const base::Duration took = s.core.Clock() - begin;
-  s.record.decision_ns = static_cast<uint32_t>(std::min<int64_t>(took.count(), UINT32_MAX));
-  CopyCut(s.context.incoming_model, s.record.model, kRecordModelBytes);
-  if (decision.kind == Decision::Kind::kForward) {
-    s.core.request_processing.Observe(s.writer(),
-                                      base::ToSeconds(now - s.context.received_at + took));
-  }
-  return decision;
+  return DecideTimed(s);
 }
 
-void Session::OnResponseHead(int status, bool event_stream, base::TimePoint now) {
+Decision Session::OnWake(base::TimePoint now) {
+  SessionState& s = *state_;
+  s.context.now = now;
+  if (s.phase != Phase::kWaiting) return OutOfOrder(s);
+  return DecideTimed(s);
+}
+
+std::span<const plugin::Header> Session::OnResponseHead(const plugin::ResponseHead& head,
+                                                        base::TimePoint now) {
   SessionState& s = *state_;
   s.context.now = now;
   // After a refused retry the door may relay the engine's own 502, 503 or 504.
   const bool engine_said_it = s.phase == Phase::kReplied && !s.endpoints.empty();
   if (s.phase != Phase::kForwarded && !engine_said_it) {
     LLMD_BUG("a reply's head out of order");
-    return;
+    return {};
   }
   s.phase = Phase::kRelaying;
-  BeginReply(s, status, event_stream);
+  BeginReply(s, head);
+  return s.to_client.headers();
 }
 
 Forward::Splice Session::OnResponseBody(std::string_view bytes, base::TimePoint now) {
@@ -201,6 +230,13 @@ bool Session::streaming() const { return state_->event_stream; }
 const plugin::RequestContext& Session::context() const { return state_->context; }
 const DecisionRecord& Session::record() const { return state_->record; }
 const protocol::Usage& Session::usage() const { return state_->fields.usage; }
+bool Session::reads_response_headers() const {
+  return !state_->generation().response_processors().empty();
+}
+bool Session::skip_response() const { return false; }
+std::span<const plugin::MetadataNumber> Session::end_metadata() const {
+  return state_->end_metadata.items();
+}
 void Session::SetPriorityForTest(int32_t priority) { state_->context.priority = priority; }
 
 std::string_view Session::EndpointName(fleet::EndpointNumber endpoint) const {

@@ -5,11 +5,19 @@
 // thread or file.
 //
 //   OnHead -> OnBody* -> OnBodyEnd -> Decision
+//     kWait:    the door sets a timer for `wait_until`; then OnWake -> Decision
 //     kForward: the door sends; then OnUpstreamFailed -> Decision (retry or reply), or
 //               OnResponseHead -> OnResponseBody* -> exactly one of OnDone / OnAborted
 //     kReply:   the door answers with `reply`; then OnDone
-//   OnAborted may come at any moment after OnHead. A call out of this order is counted as a bug,
-//   answered with an error or ignored, and leaves the counters balanced.
+//   SetSubset may come with any message before OnBodyEnd. OnAborted may come at any moment after
+//   OnHead. A door that is never shown the reply's body ends with OnDone all the same; one whose
+//   session says skip_response() may end with OnDone right after kForward. A call out of this order
+//   is counted as a bug, answered with an error or ignored, and leaves the counters balanced.
+//
+// What is lost where bodies are not shown: usage, time to first token, times between chunks, the
+// client's model name in place of a rewritten one. It is counted (llmd_replies_unread_total) and
+// logged once. What is booked until the first token is then given back at the end: the head of a
+// stream comes before the prompt is worked through, so giving it back there would show too little.
 //
 // Belongs to one worker. Invariants: 1. Every booking made in the fleet is taken back exactly once,
 // whatever the end. 2. A session pins one config generation and one fleet membership. 3. After
@@ -65,12 +73,16 @@ struct Forward {
     std::string_view bytes;
   } splice;
   std::span<const plugin::Header> set_headers;  // add or replace towards the engine
+  // All that the primary profile's filters left, with their weighted sums, in no order (what
+  // upstream emits with --emit-endpoint-scores). Lives as long as the session.
+  std::span<const plugin::ScoredCandidate> scored;
 };
 
 struct Decision {
-  enum class Kind { kForward, kReply } kind = Kind::kReply;
+  enum class Kind { kForward, kReply, kWait } kind = Kind::kReply;
   Forward forward;
   Reply reply;
+  base::TimePoint wait_until{};  // of kWait: when to call OnWake at the latest
 };
 
 enum class BodyPolicy {
@@ -90,7 +102,7 @@ enum class UpstreamFailure {
   kStatus502or503or504,
 };
 
-enum class Termination { kNatural, kClientDisconnect, kEvicted, kError };
+using plugin::Termination;
 
 class Session {
  public:
@@ -106,7 +118,14 @@ class Session {
   // decision is no longer repeated. True under kDecideEarly once OnBodyEnd may be called; a scan
   // error shows in OnBodyEnd's decision.
   bool OnBody(std::string_view bytes, base::TimePoint now);
+  // The request may go to these endpoints only: "ip" (any port), "ip:port", "[v6]:port", "[v6]" or a
+  // bare v6 address. Other text names nobody; an empty list leaves no candidates. A later call
+  // replaces the earlier one's list. Without a call every endpoint may be chosen. Copied.
+  void SetSubset(std::span<const std::string_view> entries);
   Decision OnBodyEnd(base::TimePoint now);
+  // After kWait: its time has come, or what the request waits for may have happened. The rest of a
+  // body that was decided early may arrive meanwhile; the door keeps it.
+  Decision OnWake(base::TimePoint now);
 
   // The attempt towards `endpoints[0]` of the last decision failed; the answer is the next
   // endpoint, or the error to reply with. `status` is the engine's for kStatus502or503or504; a
@@ -115,14 +134,18 @@ class Session {
   Decision OnUpstreamFailed(UpstreamFailure failure, int status, bool body_kept,
                             base::TimePoint now);
 
-  // The reply has begun: no retry from here on. `event_stream`: its content type is
-  // text/event-stream.
-  void OnResponseHead(int status, bool event_stream, base::TimePoint now);
+  // The reply has begun: no retry from here on. Returns the headers to add or replace towards the
+  // client; they live as long as the session. When `head` says that another endpoint of the
+  // decision served it, what is booked and recorded moves there.
+  std::span<const plugin::Header> OnResponseHead(const plugin::ResponseHead& head,
+                                                 base::TimePoint now);
   // Decoded reply bytes, in order. Reads usage and the first token; when a model name has to be
   // restored, returns the byte range of this piece to replace (else begin == end and no bytes). The
   // replacement dies with the next event. It may be shorter than the range: the end of a piece that
   // may hold half a name is kept, and comes with the next piece or from TakeHeldBack.
   Forward::Splice OnResponseBody(std::string_view bytes, base::TimePoint now);
+  // After a decision: a plugin reads the reply's headers (else the door need not fill them in).
+  bool reads_response_headers() const;
   // True when the reply may change its length (call after OnResponseHead): no Content-Length then.
   bool restores_model() const;
   // At the end of the reply, before OnDone: bytes still to be relayed; empty unless
@@ -137,9 +160,12 @@ class Session {
   const plugin::RequestContext& context() const;
   const DecisionRecord& record() const;
   const protocol::Usage& usage() const;
-  // Changes a decision that is yet to be made: objectives, which set priorities, come with a later
-  // room.
+  // Changes a decision that is yet to be made.
   void SetPriorityForTest(int32_t priority);
+  // After a decision: nothing can be read from the reply or restored in it (a raw payload).
+  bool skip_response() const;
+  // After OnDone or OnAborted: what plugins have to say to the proxy at the end.
+  std::span<const plugin::MetadataNumber> end_metadata() const;
   // "host:port" of an endpoint of a decision of this session.
   std::string_view EndpointName(fleet::EndpointNumber endpoint) const;
 

@@ -291,7 +291,11 @@ Decision Send(SessionState& s) {
   s.record.endpoint_generation =
       static_cast<uint32_t>(s.pin.endpoint(s.endpoints[0].endpoint).generation);
   return {.kind = Decision::Kind::kForward,
-          .forward = {.endpoints = s.endpoints, .splice = s.splice, .set_headers = {}}};
+          .forward = {.endpoints = s.endpoints,
+                      .splice = s.splice,
+                      .set_headers = s.context.to_engine.headers(),
+                      .scored = s.profiles[s.primary].scored},
+          .reply = {}};
 }
 
 Decision Refuse(SessionState& s, const Reply& reply) {

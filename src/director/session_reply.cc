@@ -80,9 +80,10 @@ void ObserveTokens(SessionState& s, double duration_seconds) {
 
 }  // namespace
 
-void BeginReply(SessionState& s, int status, bool event_stream) {
+void BeginReply(SessionState& s, const plugin::ResponseHead& head) {
+  const int status = head.status;
   s.status = status;
-  s.event_stream = event_stream;
+  s.event_stream = head.event_stream;
   s.sample_offset = s.context.random.Below(kSampled);
   const bool ok = status < 400;
   if (status < 500) s.core.fleet.health(s.endpoints[0].endpoint).ReportSuccess(s.context.now);
@@ -92,7 +93,7 @@ void BeginReply(SessionState& s, int status, bool event_stream) {
     s.restorer.reset();
     return;
   }
-  if (event_stream) {
+  if (head.event_stream) {
     s.sse.emplace();
   } else {
     s.reply_scan.emplace();

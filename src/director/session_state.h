@@ -13,7 +13,7 @@
 
 namespace llmd::director {
 
-enum class Phase : uint8_t { kNew, kBody, kForwarded, kReplied, kRelaying, kEnded };
+enum class Phase : uint8_t { kNew, kBody, kWaiting, kForwarded, kReplied, kRelaying, kEnded };
 
 struct SessionState {
   SessionState(DirectorCore& c, std::unique_ptr<base::Arena> a) : core(c), arena(std::move(a)) {
@@ -34,6 +34,8 @@ struct SessionState {
   std::optional<protocol::MultipartModelScanner> multipart;
   uint64_t body_bytes = 0;
   std::string_view rewrite_header;
+  bool has_subset = false;
+  std::span<std::string_view> subset;
 
   // The decision.
   fleet::Pin pin;
@@ -63,6 +65,9 @@ struct SessionState {
   std::optional<wire::SseParser> sse;
   std::optional<ModelRestorer> restorer;
 
+  plugin::HeaderEdits to_client;
+  plugin::MetadataList end_metadata;
+
   const telemetry::RequestSeries* series = nullptr;
   DecisionRecord record;
 
@@ -88,7 +93,7 @@ const telemetry::RequestSeries& Series(SessionState& s);
 telemetry::ErrorCode ErrorCodeOf(int http_status);
 
 // session_reply.cc: from the reply's head to the end.
-void BeginReply(SessionState& s, int status, bool event_stream);
+void BeginReply(SessionState& s, const plugin::ResponseHead& head);
 Forward::Splice ReadReply(SessionState& s, std::string_view bytes);
 void Finish(SessionState& s, Termination why, uint64_t response_bytes);
 

@@ -56,7 +56,7 @@ TEST(Session, AStreamedChatFromHeadToEnd) {
   EXPECT_EQ(bed.fleet.CounterSum(fleet::kRequestsInFlight, chosen), 1);
   EXPECT_EQ(bed.InFlight(), 12) << "1 of the director, 1 and 10 of the producer";
 
-  session.OnResponseHead(200, true, bed.now + milliseconds(10));
+  session.OnResponseHead({.status = 200, .event_stream = true}, bed.now + milliseconds(10));
   EXPECT_TRUE(session.streaming());
   session.OnResponseBody("data: {\"choices\":[]}\n\n", bed.now + milliseconds(20));
   EXPECT_EQ(bed.InFlight(), 2) << "the prompt's tokens went back with the first one";
@@ -222,7 +222,7 @@ TEST(Session, UnknownPathsPassThroughAtOnce) {
   EXPECT_TRUE(session.OnBody("anything", bed.now));
   EXPECT_EQ(session.OnBodyEnd(bed.now).kind, Decision::Kind::kForward);
   EXPECT_TRUE(session.OnBody(" at all", bed.now)) << "only counted";
-  session.OnResponseHead(200, false, bed.now);
+  session.OnResponseHead({.status = 200}, bed.now);
   session.OnResponseBody(R"({"usage":{"prompt_tokens":9}})", bed.now);
   session.OnDone(30, bed.now);
   EXPECT_FALSE(session.usage().present);
@@ -327,7 +327,7 @@ void CheckRestored(std::string_view reply, bool event_stream, std::string_view e
     Bed bed(2);
     Session session(bed.director(), 1, bed.now);
     Decide(session, bed, kChat, Post(kChatPath, kRewrite));
-    session.OnResponseHead(200, event_stream, bed.now);
+    session.OnResponseHead({.status = 200, .event_stream = event_stream}, bed.now);
     EXPECT_TRUE(session.restores_model());
     std::string relayed;
     for (size_t at = 0; at < reply.size(); at += cut) {
@@ -368,14 +368,14 @@ TEST(Session, ErrorsAndUnrewrittenRepliesAreLeftAlone) {
   Bed bed(2);
   Session error(bed.director(), 1, bed.now);
   Decide(error, bed, kChat, Post(kChatPath, kRewrite));
-  error.OnResponseHead(404, false, bed.now);
+  error.OnResponseHead({.status = 404}, bed.now);
   EXPECT_FALSE(error.restores_model());
   error.OnDone(0, bed.now);
   EXPECT_EQ(bed.metrics.ValueOf(MetricId::kRequestErrorTotal,
                                 {"llama", "llama-8b", "tenant", "0", "ModelServerError"}), 1);
   Session plain(bed.director(), 1, bed.now);
   Decide(plain, bed);
-  plain.OnResponseHead(200, true, bed.now);
+  plain.OnResponseHead({.status = 200, .event_stream = true}, bed.now);
   EXPECT_FALSE(plain.restores_model());
   plain.OnAborted(Termination::kError, 0, bed.now);
 }
@@ -510,7 +510,7 @@ TEST(Retries, ARefusedStatusMayStillBeRelayed) {
   EXPECT_EQ(d.kind, Decision::Kind::kReply);
   EXPECT_EQ(bed.InFlight(), 12) << "the engine is busy until its reply is read";
   const uint64_t bugs = Bugs();
-  session.OnResponseHead(503, false, bed.now);
+  session.OnResponseHead({.status = 503}, bed.now);
   session.OnResponseBody("overloaded", bed.now);
   session.OnDone(10, bed.now);
   EXPECT_EQ(Bugs(), bugs);
@@ -532,7 +532,7 @@ void Send(Session& s, Event event, base::TimePoint now) {
     case kStatusFailed:
       s.OnUpstreamFailed(UpstreamFailure::kStatus502or503or504, 502, true, now);
       break;
-    case kRespHead: s.OnResponseHead(200, true, now); break;
+    case kRespHead: s.OnResponseHead({.status = 200, .event_stream = true}, now); break;
     case kRespBody: s.OnResponseBody("data: {}\n\n", now); break;
     case kDone: s.OnDone(1, now); break;
     case kGone: s.OnAborted(Termination::kClientDisconnect, 1, now); break;
@@ -637,7 +637,7 @@ TEST(Session, IllegalCallsAreCountedAndAnswered) {
   bugs = Bugs();
   EXPECT_EQ(session.OnBodyEnd(bed.now).reply.http_status, 500);
   EXPECT_EQ(Bugs(), bugs + 1);
-  session.OnResponseHead(200, false, bed.now);
+  session.OnResponseHead({.status = 200}, bed.now);
   session.OnDone(0, bed.now);
   bugs = Bugs();
   session.OnDone(0, bed.now);
@@ -715,7 +715,8 @@ class Driver {
                                              bed_.now));
   }
   void Reply(Flight& f) {
-    f.session->OnResponseHead(random_() % 5 ? 200 : 500, random_() % 2, bed_.now);
+    f.session->OnResponseHead({.status = random_() % 5 ? 200 : 500, .event_stream = random_() % 2 == 0},
+                             bed_.now);
     f.state = Flight::kRelaying;
   }
   void End(size_t i) {

@@ -24,14 +24,18 @@ base::Slice WriteBlock(base::BufferPool& buffers, size_t bytes, Write write) {
   return base::Slice(block, block->data(), writer.size());
 }
 
+bool Sets(std::span<const plugin::Header> headers, std::string_view name) {
+  return std::ranges::any_of(headers, [&](const plugin::Header& header) {
+    return base::EqualsIgnoreCase(name, header.name);
+  });
+}
+
 bool IsReplaced(const EngineHeadSpec& spec, const HttpField& field) {
   if (!spec.engine_header_name.empty() &&
       base::EqualsIgnoreCase(field.name, spec.engine_header_name)) {
     return true;
   }
-  return std::ranges::any_of(spec.set_headers, [&](const plugin::Header& header) {
-    return base::EqualsIgnoreCase(field.name, header.name);
-  });
+  return Sets(spec.set_headers, field.name);
 }
 
 bool PassesToEngine(const EngineHeadSpec& spec, const HttpField& field) {
@@ -50,11 +54,16 @@ bool PassesToEngine(const EngineHeadSpec& spec, const HttpField& field) {
   }
 }
 
+size_t BytesOf(std::span<const plugin::Header> headers) {
+  size_t bytes = 0;
+  for (const plugin::Header& h : headers) bytes += h.name.size() + h.value.size() + 4;
+  return bytes;
+}
+
 size_t ExtraBytes(const EngineHeadSpec& spec) {
   size_t bytes = spec.engine_header_name.size() + spec.engine_header_value.size() + 4 +
                  spec.request_id.size();
-  for (const plugin::Header& h : spec.set_headers) bytes += h.name.size() + h.value.size() + 4;
-  return bytes;
+  return bytes + BytesOf(spec.set_headers);
 }
 
 void WriteForwardedFor(const EngineHeadSpec& spec, wire::HeadWriter& out) {
@@ -126,8 +135,10 @@ base::Slice WriteEngineHead(const EngineHeadSpec& spec, base::BufferPool& buffer
 }
 
 base::Slice WriteClientHead(const wire::ResponseHead& engine, std::string_view request_id,
+                            std::span<const plugin::Header> set_headers,
                             base::BufferPool& buffers) {
-  const size_t bytes = engine.head_bytes + kOwnFieldBytes + request_id.size();
+  const size_t bytes =
+      engine.head_bytes + kOwnFieldBytes + request_id.size() + BytesOf(set_headers);
   return WriteBlock(buffers, bytes, [&](wire::HeadWriter& out) {
     out.StatusLine(engine.status, engine.reason);
     bool has_request_id = false;
@@ -136,9 +147,11 @@ base::Slice WriteClientHead(const wire::ResponseHead& engine, std::string_view r
           field.id == HttpFieldId::kDate) {
         continue;
       }
+      if (!set_headers.empty() && Sets(set_headers, field.name)) continue;
       has_request_id |= field.id == HttpFieldId::kXRequestId;
       out.Field(field.name, field.value);
     }
+    for (const plugin::Header& h : set_headers) out.Field(h.name, h.value);
     if (!has_request_id) out.Field("x-request-id", request_id);
   });
 }

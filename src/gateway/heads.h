@@ -31,8 +31,9 @@ struct EngineHeadSpec {
 base::Slice WriteEngineHead(const EngineHeadSpec& spec, base::BufferPool& buffers);
 
 // Status line and fields of the engine's reply for ServerExchange::SendHead, which adds framing.
-// With `request_id` when the engine sent none.
+// With `request_id` when the engine sent none; `set_headers` replace the engine's.
 base::Slice WriteClientHead(const wire::ResponseHead& engine, std::string_view request_id,
+                            std::span<const plugin::Header> set_headers,
                             base::BufferPool& buffers);
 
 // True for names that only the gateway may set: control headers of the inference extension, which

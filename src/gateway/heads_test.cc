@@ -98,7 +98,7 @@ TEST(ClientHead, KeepsTheEnginesFieldsAndAddsTheRequestId) {
                                  "Connection: close\r\n\r\n",
                                  engine, false),
             wire::ParseState::kDone);
-  EXPECT_EQ(WriteClientHead(engine, "id-1", buffers).view(),
+  EXPECT_EQ(WriteClientHead(engine, "id-1", {}, buffers).view(),
             "HTTP/1.1 404 Not Found\r\nserver: uvicorn\r\ncontent-type: application/json\r\n"
             "x-request-id: id-1\r\n");
   wire::ResponseHead named;
@@ -107,7 +107,7 @@ TEST(ClientHead, KeepsTheEnginesFieldsAndAddsTheRequestId) {
                                 "content-length: 3\r\n\r\n",
                                 named, false),
             wire::ParseState::kDone);
-  EXPECT_EQ(WriteClientHead(named, "id-1", buffers).view(),
+  EXPECT_EQ(WriteClientHead(named, "id-1", {}, buffers).view(),
             "HTTP/1.1 200 OK\r\nX-Request-Id: engine\r\n");
 }
 

@@ -98,7 +98,7 @@ void Relay::OnBody(base::Slice piece) {
   }
   budget_bytes_ += piece.size();
   body_.push_back(std::move(piece));
-  if (session_->OnBody(body_.back().view(), client_->loop().now())) Decide();
+  if (session_->OnBody(body_.back().view(), client_->loop().now()) && !waiting_) Decide();
 }
 
 void Relay::OnBodyEnd() {
@@ -107,7 +107,7 @@ void Relay::OnBodyEnd() {
     if (engine_) engine_->FinishBody();
     return;
   }
-  if (!decided_ && !replied_) Decide();
+  if (!decided_ && !replied_ && !waiting_) Decide();
 }
 
 void Relay::Decide() {
@@ -123,8 +123,22 @@ void Relay::Act(Decision decision) {
     decision = session_->OnUpstreamFailed(UpstreamFailure::kConnect, 0, !streaming_upload_,
                                           client_->loop().now());
   }
+  if (decision.kind == Decision::Kind::kWait) return WaitUntil(decision.wait_until);
   if (outcome_.empty()) outcome_ = attempts_ == 0 ? "rejected" : "upstream_error";
   SendReply(decision.reply);
+}
+
+void Relay::WaitUntil(base::TimePoint when) {
+  decided_ = false;
+  waiting_ = true;
+  if (!wake_) {
+    wake_ = std::make_unique<runtime::Timer>(client_->loop(), [this] {
+      waiting_ = false;
+      decided_ = true;
+      Act(session_->OnWake(client_->loop().now()));
+    });
+  }
+  wake_->ArmAt(when);
 }
 
 bool Relay::StartUpstream(const director::Forward& forward) {
@@ -179,6 +193,7 @@ bool Relay::StartUpstream(const director::Forward& forward) {
 
 void Relay::SendReply(const director::Reply& reply) {
   replied_ = true;
+  if (waiting_) wake_->Disarm();
   status_ = reply.http_status;
   DropBody();
   std::string lines = base::Concat("x-request-id: ", request_id_, "\r\n");
@@ -208,12 +223,18 @@ void Relay::OnResponseHead(const wire::ResponseHead& head) {
     // No retry left: the engine's own words say more than ours would.
   }
   event_stream_ = head.fields.Get(HttpFieldId::kContentType).starts_with("text/event-stream");
-  session_->OnResponseHead(head.status, event_stream_, now);
+  plugin::ResponseHead seen{.status = head.status, .event_stream = event_stream_};
+  if (session_->reads_response_headers()) {
+    reply_headers_.clear();
+    for (const wire::HttpField& f : head.fields) reply_headers_.push_back({f.name, f.value});
+    seen.headers = reply_headers_;
+  }
+  const std::span<const plugin::Header> edits = session_->OnResponseHead(seen, now);
   if (!streaming_upload_) DropBody();
-  RelayHead(head);
+  RelayHead(head, edits);
 }
 
-void Relay::RelayHead(const wire::ResponseHead& head) {
+void Relay::RelayHead(const wire::ResponseHead& head, std::span<const plugin::Header> edits) {
   reply_begun_ = true;
   status_ = head.status;
   // Events are framed anew, so that an error event can follow whatever the engine sent last; other
@@ -233,7 +254,7 @@ void Relay::RelayHead(const wire::ResponseHead& head) {
     framing = net::ResponseFraming::kRawChunked;
   }
   raw_ = framing == net::ResponseFraming::kRawChunked || framing == net::ResponseFraming::kLength;
-  const base::Slice lines = WriteClientHead(head, request_id_, client_->loop().buffers());
+  const base::Slice lines = WriteClientHead(head, request_id_, edits, client_->loop().buffers());
   client_->SendHead(lines.view(), framing, head.content_length);
 }
 
@@ -328,6 +349,7 @@ void Relay::Release(Termination why, bool natural) {
   }
   WriteAccessLine(outcome_);
   DropBody();
+  if (waiting_) wake_->Disarm();
   edited_.clear();
   session_.reset();
   client_ = nullptr;
@@ -337,7 +359,7 @@ void Relay::Release(Termination why, bool natural) {
   body_bytes_ = relayed_bytes_ = 0;
   status_ = 0;
   attempts_ = 0;
-  decided_ = body_complete_ = streaming_upload_ = replied_ = reply_begun_ = false;
+  decided_ = waiting_ = body_complete_ = streaming_upload_ = replied_ = reply_begun_ = false;
   event_stream_ = raw_ = false;
   door_.TakeBack(this);
 }

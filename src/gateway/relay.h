@@ -7,6 +7,7 @@
 //   client head -> session.OnHead        body -> session.OnBody     -> Decision
 //   Forward -> engine exchange           engine head, body, end     -> client, same loop turn
 //   engine failed before its reply       -> session.OnUpstreamFailed -> Decision again
+//   Wait    -> timer                     -> session.OnWake          -> Decision again
 //
 // Belongs to one worker; the door keeps finished relays for reuse. Lifetime: from Begin to the call
 // of OnFinished or OnClientGone, in which it gives itself back. Limits: the body is held while it
@@ -15,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,6 +27,7 @@
 #include "net/http_client.h"
 #include "net/http_server.h"
 #include "plugin/request_context.h"
+#include "runtime/loop.h"
 
 namespace llmd::gateway {
 
@@ -56,9 +59,11 @@ class Relay final : public net::ExchangeHandler, private net::ClientHandler {
   void MakeRequestId();
   void Decide();
   void Act(director::Decision decision);
+  void WaitUntil(base::TimePoint when);
   bool StartUpstream(const director::Forward& forward);
   void SendReply(const director::Reply& reply);
-  void RelayHead(const wire::ResponseHead& head);
+  // `edits`: headers to add or replace.
+  void RelayHead(const wire::ResponseHead& head, std::span<const plugin::Header> edits);
   void RelayPiece(const base::Slice& raw, std::string_view piece);
   void EngineDied(const net::ClientError& error);
   void DropBody();
@@ -71,6 +76,8 @@ class Relay final : public net::ExchangeHandler, private net::ClientHandler {
   std::optional<director::Session> session_;
   std::optional<size_t> key_;
   std::vector<plugin::Header> headers_;
+  std::vector<plugin::Header> reply_headers_;  // filled where a plugin reads them
+  std::unique_ptr<runtime::Timer> wake_;       // made with the first request that has to wait
   std::vector<base::Slice> body_;   // held until no attempt can need it any more
   std::vector<base::Slice> edited_;
   std::string request_id_;
@@ -83,6 +90,7 @@ class Relay final : public net::ExchangeHandler, private net::ClientHandler {
   int status_ = 0;             // sent to the client
   uint32_t attempts_ = 0;
   bool decided_ = false;
+  bool waiting_ = false;           // for OnWake; the body is still collected
   bool body_complete_ = false;
   bool streaming_upload_ = false;  // body goes on to the engine as it arrives
   bool replied_ = false;           // an answer of our own

@@ -35,4 +35,11 @@ struct InFlightLoad {
   uint64_t this_request_tokens = 0;
 };
 
+// Who is at work behind the request: an agent's session, as its client names it. Stands in for a
+// fairness id that the client did not give. Upstream: agent-identity.
+struct AgentIdentity {
+  static constexpr std::string_view kKey = "agent-identity";
+  std::string_view id;  // not empty
+};
+
 }  // namespace llmd::plugin

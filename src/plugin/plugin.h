@@ -1,5 +1,9 @@
 // The interfaces of every plugin kind.
 //
+// In the order in which a request meets them: Parser, RequestHeaderProcessor, SaturationDetector
+// (admission), DataProducer, ProfileHandler { Filter, Scorer, Picker }, PreRequest, and on the way
+// back ResponseProcessor. DataSource, Extractor and EndpointDiscovery work beside the requests.
+//
 // A plugin is one object per config entry, shared by all workers: its methods are const or
 // thread-safe, and what it must remember between requests is thread-safe state of its own. A class
 // may implement several kinds; which ones is found out once, when the config is loaded, by
@@ -21,6 +25,7 @@
 #include "base/time.h"
 #include "fleet/fleet.h"
 #include "plugin/request_context.h"
+#include "protocol/usage.h"
 
 namespace llmd::telemetry {
 class ScrapeSeries;
@@ -47,6 +52,14 @@ class Plugin {
 
  private:
   std::string name_, type_;
+};
+
+// Reads a request's head before its fairness id is final, and leaves attributes.
+class RequestHeaderProcessor {
+ public:
+  virtual ~RequestHeaderProcessor() = default;
+  // An error ends the request with it.
+  virtual base::Status OnRequestHeaders(RequestContext& request) const = 0;
 };
 
 // The candidates of one scheduling run: endpoint numbers in ascending order.
@@ -104,6 +117,9 @@ class Picker {
 struct ProfileResult {
   std::string_view profile;
   std::span<const ScoredCandidate> endpoints;
+  // All that the filters left, with their weighted sums, in no particular order: who was a candidate
+  // of this profile, and what each was worth.
+  std::span<const ScoredCandidate> scored;
   bool ran = false;
   EmptyMeans empty_means = EmptyMeans::kNoEndpoints;
 };
@@ -127,12 +143,26 @@ struct SchedulingResult {
   std::span<const ScoredCandidate> endpoints() const { return profiles[primary].endpoints; }
 };
 
+// How long a request waits for a data producer that does not say otherwise (upstream's
+// dataProducerTimeout).
+inline constexpr base::Duration kProduceWaitMax = std::chrono::milliseconds(400);
+
 class DataProducer {
  public:
   virtual ~DataProducer() = default;
   // Leaves its attributes for this request. A failure is counted and the slot stays missing.
+  //
+  // One that cannot answer yet sets request.wait_until to a later time and returns OK; it leaves no
+  // attribute then. It is called again, with the candidates that are still members, at that time or
+  // when the door is told that something happened, which may be earlier; it may wait again. What it
+  // must remember between the calls lies in the request's arena (an attribute of its own) or in
+  // state of its own, which Abandon releases.
   virtual base::Status Produce(RequestContext& request,
                                std::span<const EndpointNumber> candidates) = 0;
+  // From its first call on; then the request goes on without it.
+  virtual base::Duration wait_max() const { return kProduceWaitMax; }
+  // A request that was left waiting ended, or goes on without this producer: the last call for it.
+  virtual void Abandon(RequestContext& request) {}
 };
 
 // Amounts that the director books on the routed endpoint and takes back exactly once.
@@ -161,12 +191,74 @@ class BookingList {
 };
 
 // Called after the decision, before the request is forwarded; again with the new endpoint first
-// when a retry moves the request (the earlier bookings were taken back).
+// when a retry moves the request, or the proxy says that another of the endpoints served it (the
+// earlier bookings were taken back). All are called, even after one refused.
 class PreRequest {
  public:
   virtual ~PreRequest() = default;
   virtual base::Status OnRouted(RequestContext& request, const SchedulingResult& result,
                                 BookingList* bookings) = 0;
+};
+
+// How a request ended. Upstream: TerminationCause.
+enum class Termination : uint8_t { kNatural, kClientDisconnect, kEvicted, kError };
+
+// The head of a reply, as the door shows it. Views live for the call.
+struct ResponseHead {
+  int status = 200;
+  bool event_stream = false;              // its content type is text/event-stream
+  std::span<const Header> headers = {};   // in order, as received
+  // "ip:port" that answered, as the proxy says; "" where it does not say. (The endpoint of the
+  // decision is known to whoever saw OnRouted.)
+  std::string_view served_endpoint = {};
+};
+
+// A number for the proxy's dynamic metadata, from where rate limits and billing read it.
+struct MetadataNumber {
+  std::string_view name_space, name;  // live as long as the plugin or in the request's arena
+  int64_t value = 0;
+};
+inline constexpr size_t kMetadataNumbersMax = 16;  // one per reporter; configs have one or two
+
+class MetadataList {
+ public:
+  // The last value of a namespace and name counts. False, and nothing added, when full.
+  bool Set(const MetadataNumber& number) {
+    for (MetadataNumber& m : std::span(items_, size_)) {
+      if (m.name_space != number.name_space || m.name != number.name) continue;
+      m.value = number.value;
+      return true;
+    }
+    if (size_ == kMetadataNumbersMax) return false;
+    items_[size_++] = number;
+    return true;
+  }
+  std::span<const MetadataNumber> items() const { return {items_, size_}; }
+
+ private:
+  MetadataNumber items_[kMetadataNumbersMax];
+  size_t size_ = 0;
+};
+
+struct ResponseEnd {
+  Termination termination = Termination::kNatural;
+  int status = 0;               // of the reply; 0 = none had begun
+  bool body_shown = false;      // false: the proxy keeps bodies to itself, so there is no usage
+  uint64_t event_count = 0;     // pieces of a streamed body, roughly its tokens
+  const protocol::Usage& usage;  // usage.present: the reply told it
+};
+
+// Sees the head and the end of the reply.
+class ResponseProcessor {
+ public:
+  virtual ~ResponseProcessor() = default;
+  // The reply has begun; `to_client`: headers to add or replace in it
+  // (`to_client->Set(*request.arena, name, value)`).
+  virtual void OnResponseHead(RequestContext& request, const ResponseHead& head,
+                              HeaderEdits* to_client) {}
+  // Called once for every request whose OnRouted plugins were called, whatever became of it.
+  virtual void OnResponseEnd(RequestContext& request, const ResponseEnd& end,
+                             MetadataList* metadata) {}
 };
 
 // Load of the pool for admission: 1.0 and above is saturated.
