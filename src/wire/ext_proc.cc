@@ -6,10 +6,14 @@
 
 #include "base/check.h"
 #include "base/strings.h"
-#include "wire/ext_proc_fields.h"
+#include "wire/ext_proc_internal.h"
 
 namespace llmd::wire {
 namespace {
+
+using ext_proc::IsBody;
+using ext_proc::IsTrailers;
+using ext_proc::ReplyNumber;
 
 constexpr std::string_view kRequestName = "ProcessingRequest";
 
@@ -17,30 +21,10 @@ std::string KindPath(ExtProcKind kind) {
   return base::Concat(kRequestName, ".", ExtProcKindName(kind));
 }
 
-bool IsBody(ExtProcKind kind) {
-  return kind == ExtProcKind::kRequestBody || kind == ExtProcKind::kResponseBody;
-}
-
-bool IsTrailers(ExtProcKind kind) {
-  return kind == ExtProcKind::kRequestTrailers || kind == ExtProcKind::kResponseTrailers;
-}
-
 ExtProcBodyMode BodyModeOf(uint64_t value) {
   return value <= static_cast<uint64_t>(ExtProcBodyMode::kGrpc)
              ? static_cast<ExtProcBodyMode>(value)
              : ExtProcBodyMode::kUnknown;
-}
-
-std::string_view CopyContent(const ProtoPieceReader& in, const ProtoField& field,
-                             base::Arena* arena) {
-  char* const copy = static_cast<char*>(arena->Allocate(field.value, 1));
-  in.CopyContent(copy);
-  return {copy, field.value};
-}
-
-base::Status TooLarge(std::string_view what, uint64_t limit, std::string_view unit) {
-  return base::ResourceExhausted(
-      base::Concat(what, " exceeds ", std::to_string(limit), " ", unit));
 }
 
 // Non-empty parts of a comma-separated list.
@@ -101,14 +85,11 @@ base::Status ReadNamespace(ProtoPieceReader entry, base::Arena* arena, ExtProcMe
     metadata->served_endpoint = {};
   }
   if (!value) return base::OkStatus();
-  if (value_bytes > kExtProcMetadataBytesMax) {
-    return TooLarge("ProcessingRequest.metadata_context.filter_metadata of a namespace",
-                    kExtProcMetadataBytesMax, "bytes");
-  }
-  char* const copy = static_cast<char*>(arena->Allocate(value_bytes, 1));
-  value->CopyContent(copy);
-  LLMD_ASSIGN_OR_RETURN(const std::span<const StructField> fields,
-                        ReadStruct({copy, value_bytes}, arena));
+  LLMD_ASSIGN_OR_RETURN(
+      const std::string_view content,
+      ext_proc::CopyContent(*value, value_bytes, kExtProcMetadataBytesMax,
+                            "filter_metadata of a namespace", arena));
+  LLMD_ASSIGN_OR_RETURN(const std::span<const StructField> fields, ReadStruct(content, arena));
   if (is_subset) {
     ReadSubset(fields, arena, metadata);
   } else if (const StructField* served = FindField(fields, kEndpointServedKey);
@@ -133,47 +114,92 @@ std::string_view ExtProcKindName(ExtProcKind kind) {
   return "unknown";
 }
 
+namespace ext_proc {
+
+base::Result<std::string_view> CopyContent(const ProtoPieceReader& in, uint64_t bytes,
+                                           uint64_t bytes_max, std::string_view what,
+                                           base::Arena* arena) {
+  if (bytes > bytes_max) [[unlikely]] {
+    return std::unexpected(base::ResourceExhausted(base::Concat(
+        what, " has ", std::to_string(bytes), " bytes of at most ", std::to_string(bytes_max))));
+  }
+  char* const copy = static_cast<char*>(arena->Allocate(bytes, 1));
+  in.CopyContent(copy);
+  return std::string_view(copy, bytes);
+}
+
+ProtoError ReadHeaderValue(std::string_view message, ExtProcHeader* header) {
+  std::string_view raw_value;
+  ProtoReader in(message);
+  for (ProtoField f; in.Next(&f);) {
+    switch (f.number) {
+      case kHeaderKey:
+        if (in.Expect(f, ProtoWire::kBytes)) header->name = f.bytes;
+        break;
+      case kHeaderTextValue:
+        if (in.Expect(f, ProtoWire::kBytes)) header->value = f.bytes;
+        break;
+      case kHeaderRawValue:
+        if (in.Expect(f, ProtoWire::kBytes)) raw_value = f.bytes;
+        break;
+      default: break;
+    }
+  }
+  if (!raw_value.empty()) header->value = raw_value;
+  return in.error();
+}
+
+base::Status TooManyHeaders(std::string_view what) {
+  return base::ResourceExhausted(
+      base::Concat(what, " has more than ", std::to_string(kExtProcHeadersMax), " headers"));
+}
+
+base::Slice BodyGap(std::span<const base::Slice> body, ProtoWriter* out) {
+  size_t body_bytes = 0;
+  for (const base::Slice& slice : body) body_bytes += slice.size();
+  if (body_bytes == 0) return {};
+  base::Slice behind = out->Gap(body_bytes);
+  out->RawVarint(body_bytes);
+  out->Tag(kBody, ProtoWire::kBytes);
+  return behind;
+}
+
+uint64_t TakeAround(std::span<const base::Slice> body, base::Slice behind, ProtoWriter* writer,
+                    std::vector<base::Slice>* out) {
+  const uint64_t message_bytes = writer->size();
+  out->push_back(writer->Take());
+  for (const base::Slice& slice : body) {
+    if (!slice.empty()) out->push_back(slice);
+  }
+  if (!behind.empty()) out->push_back(std::move(behind));
+  return message_bytes;
+}
+
+}  // namespace ext_proc
+
 // --- ExtProcReader ------------------------------------------------------------------------------
 
 base::Status ExtProcReader::Feed(base::Slice piece, bool last) {
-  if (complete_) {
-    complete_ = false;
-    pieces_.clear();
-    bytes_ = 0;
-  }
-  if (!piece.empty()) {
-    bytes_ += piece.size();
-    if (pieces_.size() >= kExtProcPiecesMax + bytes_ / kExtProcPieceBytesMean) {
-      return Fail(base::ResourceExhausted(
-          base::Concat(kRequestName, " of ", std::to_string(bytes_), " bytes came in more than ",
-                       std::to_string(pieces_.size()), " pieces")));
-    }
-    pieces_.push_back(std::move(piece));
-  }
+  LLMD_RETURN_IF_ERROR(pieces_.Feed(std::move(piece), last, kRequestName));
   if (!last) return base::OkStatus();
-  complete_ = true;
   base::Status status = Parse();
-  return status.ok() ? status : Fail(std::move(status));
-}
-
-base::Status ExtProcReader::Fail(base::Status status) {
-  complete_ = true;
-  pieces_.clear();
-  message_ = {};
+  if (!status.ok()) {
+    pieces_.Clear();
+    message_ = {};
+  }
   return status;
 }
 
 void ExtProcReader::Reset(base::Arena* arena) {
   arena_ = arena;
-  complete_ = true;
-  pieces_.clear();
+  pieces_.Clear();
   message_ = {};
 }
 
 base::Status ExtProcReader::Parse() {
   message_ = {};
   headers_ = ArenaList<ExtProcHeader>(arena_, kFirstHeaders);
-  ProtoPieceReader in(pieces_);
+  ProtoPieceReader in(pieces_.pieces());
   for (ProtoField f; in.Next(&f);) {
     switch (f.number) {
       case static_cast<uint32_t>(ExtProcKind::kRequestHeaders):
@@ -227,10 +253,10 @@ base::Status ExtProcReader::ReadHeaders(const ProtoPieceReader& member, ExtProcK
   ProtoPieceReader in = member.Enter();
   for (ProtoField f; in.Next(&f);) {
     if (f.number == ext_proc::kHeaderMap && in.Expect(f, ProtoWire::kBytes)) {
-      if (f.value > kExtProcHeaderBytesMax) {
-        return TooLarge(KindPath(kind), kExtProcHeaderBytesMax, "bytes");
-      }
-      LLMD_RETURN_IF_ERROR(ReadHeaderMap(CopyContent(in, f, arena_), ExtProcKindName(kind)));
+      LLMD_ASSIGN_OR_RETURN(const std::string_view map,
+                            ext_proc::CopyContent(in, f.value, kExtProcHeaderBytesMax,
+                                                  ExtProcKindName(kind), arena_));
+      LLMD_RETURN_IF_ERROR(ReadHeaderMap(map, kind));
     } else if (f.number == ext_proc::kHeadersEndOfStream && !IsTrailers(kind) &&
                in.Expect(f, ProtoWire::kVarint)) {
       message_.end_of_stream = f.flag();
@@ -240,29 +266,17 @@ base::Status ExtProcReader::ReadHeaders(const ProtoPieceReader& member, ExtProcK
   return ProtoStatus(in.error(), KindPath(kind));
 }
 
-base::Status ExtProcReader::ReadHeaderMap(std::string_view map, std::string_view where) {
+base::Status ExtProcReader::ReadHeaderMap(std::string_view map, ExtProcKind kind) {
   ProtoReader in(map);
   for (ProtoField f; in.Next(&f);) {
     if (f.number != ext_proc::kMapHeaders || !in.Expect(f, ProtoWire::kBytes)) continue;
-    if (headers_.size() == kExtProcHeadersMax) {
-      return TooLarge(base::Concat(kRequestName, ".", where), kExtProcHeadersMax, "headers");
-    }
+    if (headers_.size() == kExtProcHeadersMax) return ext_proc::TooManyHeaders(KindPath(kind));
     ExtProcHeader header;
-    std::string_view raw_value;
-    ProtoReader entry(f.bytes);
-    for (ProtoField part; entry.Next(&part);) {
-      if (part.number == 0 || part.number > ext_proc::kHeaderRawValue) continue;
-      if (!entry.Expect(part, ProtoWire::kBytes)) break;
-      if (part.number == ext_proc::kHeaderKey) header.name = part.bytes;
-      if (part.number == ext_proc::kHeaderTextValue) header.value = part.bytes;
-      if (part.number == ext_proc::kHeaderRawValue) raw_value = part.bytes;
-    }
-    in.Adopt(entry.error());
-    if (!raw_value.empty()) header.value = raw_value;
+    in.Adopt(ext_proc::ReadHeaderValue(f.bytes, &header));
     headers_.Push(header);
   }
   if (in.error() == ProtoError::kNone) [[likely]] return base::OkStatus();
-  return ProtoStatus(in.error(), base::Concat(kRequestName, ".", where));
+  return ProtoStatus(in.error(), KindPath(kind));
 }
 
 base::Status ExtProcReader::ReadProtocolConfig(ProtoPieceReader config) {
@@ -278,25 +292,9 @@ base::Status ExtProcReader::ReadProtocolConfig(ProtoPieceReader config) {
   return ProtoStatus(config.error(), "ProcessingRequest.protocol_config");
 }
 
-void ExtProcReader::TakeBody(std::vector<base::Slice>* out) const {
-  uint64_t left = message_.body_bytes;
-  uint64_t offset = body_begin_;
-  for (size_t i = 0; left > 0 && i < pieces_.size(); ++i) {
-    const base::Slice& piece = pieces_[i];
-    if (offset >= piece.size()) {
-      offset -= piece.size();
-      continue;
-    }
-    const size_t bytes = std::min<uint64_t>(left, piece.size() - offset);
-    out->push_back(piece.Sub(offset, bytes));
-    left -= bytes;
-    offset = 0;
-  }
-}
-
 base::Result<ExtProcMetadata> ExtProcReader::ReadMetadata() const {
   ExtProcMetadata metadata;
-  ProtoPieceReader in(pieces_);
+  ProtoPieceReader in(pieces_.pieces());
   for (ProtoField f; in.Next(&f);) {
     if (f.number != ext_proc::kMetadataContext || !in.Expect(f, ProtoWire::kBytes)) continue;
     ProtoPieceReader context = in.Enter();
@@ -305,19 +303,13 @@ base::Result<ExtProcMetadata> ExtProcReader::ReadMetadata() const {
       if (!context.Expect(entry, ProtoWire::kBytes)) break;
       LLMD_RETURN_IF_ERROR(ReadNamespace(context.Enter(), arena_, &metadata));
     }
-    in.Adopt(context);
+    in.Adopt(context.error());
   }
   LLMD_RETURN_IF_ERROR(ProtoStatus(in.error(), "ProcessingRequest.metadata_context"));
   return metadata;
 }
 
 // --- ExtProcWriter ------------------------------------------------------------------------------
-
-namespace {
-
-uint32_t ReplyNumber(ExtProcKind kind) { return static_cast<uint32_t>(kind) - 1; }
-
-}  // namespace
 
 void ExtProcWriter::SetHeaders(std::span<const ExtProcHeader> headers) {
   for (size_t i = headers.size(); i-- > 0;) {
@@ -341,8 +333,7 @@ void ExtProcWriter::HeaderMutation(uint32_t number, std::span<const ExtProcHeade
 }
 
 base::Slice ExtProcWriter::Headers(ExtProcKind kind, const ExtProcHeadersReply& reply) {
-  LLMD_DCHECK(kind == ExtProcKind::kRequestHeaders || kind == ExtProcKind::kResponseHeaders,
-              "a headers reply needs a headers kind");
+  LLMD_DCHECK(ext_proc::IsHeaders(kind), "a headers reply needs a headers kind");
   WriteStructField(ext_proc::kDynamicMetadata, reply.dynamic_metadata, &out_);
   const size_t mark = out_.size();
   if (reply.clear_route_cache) out_.Varint(ext_proc::kCommonClearRouteCache, 1);
@@ -356,30 +347,15 @@ uint64_t ExtProcWriter::Body(ExtProcKind kind, std::span<const base::Slice> body
                              bool end_of_stream, std::span<const StructField> dynamic_metadata,
                              std::vector<base::Slice>* out) {
   LLMD_DCHECK(IsBody(kind), "a body reply needs a body kind");
-  size_t body_bytes = 0;
-  for (const base::Slice& slice : body) body_bytes += slice.size();
-  LLMD_DCHECK(body_bytes <= kExtProcChunkBytesMax, "a body reply is longer than a chunk");
-
   WriteStructField(ext_proc::kDynamicMetadata, dynamic_metadata, &out_);
   const size_t mark = out_.size();
   if (end_of_stream) out_.Varint(ext_proc::kBodyEndOfStream, 1);
-  base::Slice behind;
-  if (body_bytes > 0) {
-    behind = out_.Gap(body_bytes);
-    out_.RawVarint(body_bytes);
-    out_.Tag(ext_proc::kBody, ProtoWire::kBytes);
-  }
+  base::Slice behind = ext_proc::BodyGap(body, &out_);
   out_.Wrap(ext_proc::kMutationStreamedResponse, mark);
   out_.Wrap(ext_proc::kCommonBodyMutation, mark);
   out_.Wrap(ext_proc::kCommonResponse, mark);
   out_.Wrap(ReplyNumber(kind), mark);
-  const uint64_t message_bytes = out_.size();
-  out->push_back(out_.Take());
-  for (const base::Slice& slice : body) {
-    if (!slice.empty()) out->push_back(slice);
-  }
-  if (!behind.empty()) out->push_back(std::move(behind));
-  return message_bytes;
+  return ext_proc::TakeAround(body, std::move(behind), &out_, out);
 }
 
 base::Slice ExtProcWriter::Trailers(ExtProcKind kind) {

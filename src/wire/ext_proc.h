@@ -21,7 +21,8 @@
 // over unread; so what is wrong inside of them is not noticed.
 // Errors: InvalidArgument for bytes that are no such message, ResourceExhausted for a limit; the
 // message then counts as absent and the stream should end.
-// Limits: kExtProc...Max below; the size of a message is the gRPC layer's to bound.
+// Limits: kExtProc...Max below, those of MessagePieces and ReadStruct; the size of a message is the
+// gRPC layer's to bound.
 // Format: envoy/service/ext_proc/v3/external_processor.proto (conformance/protos/envoy).
 #pragma once
 
@@ -36,6 +37,7 @@
 #include "base/buffer.h"
 #include "base/status.h"
 #include "wire/arena_list.h"
+#include "wire/message_pieces.h"
 #include "wire/proto_struct.h"
 #include "wire/protobuf.h"
 
@@ -76,11 +78,6 @@ struct ExtProcHeader {
 constexpr size_t kExtProcHeadersMax = 1024;
 // Envoy's max_request_headers_kb is 60 by default; each header takes some ten bytes more here.
 constexpr size_t kExtProcHeaderBytesMax = 256 << 10;
-// A peer that cuts a message into single bytes makes a Slice of 24 bytes and a step out of each. An
-// honest one sends frames of 16 KiB through read buffers of 4 KiB and more; small messages may
-// trickle.
-constexpr size_t kExtProcPiecesMax = 1024;
-constexpr size_t kExtProcPieceBytesMean = 256;  // one piece more for each so many bytes
 // Metadata of one namespace. Ten thousand endpoints with IPv6 addresses are some 600 KiB.
 constexpr size_t kExtProcMetadataBytesMax = 1 << 20;
 // Envoy implementations refuse gRPC frames above 64 KiB; upstream's picker stays below with this.
@@ -126,12 +123,14 @@ class ExtProcReader {
   // The four below hold from a Feed with `last` that was OK to the next Feed or Clear.
   const ExtProcMessage& message() const { return message_; }
   // Appends the body to `out`, as slices of what was fed.
-  void TakeBody(std::vector<base::Slice>* out) const;
+  void TakeBody(std::vector<base::Slice>* out) const {
+    pieces_.Take(body_begin_, message_.body_bytes, out);
+  }
   // Looks for the subset hint and the served endpoint: of use at the end of the request and at the
   // response headers, so it is not done for every message.
   base::Result<ExtProcMetadata> ReadMetadata() const;
   // Lets go of the pieces.
-  void Clear() { pieces_.clear(); }
+  void Clear() { pieces_.Clear(); }
 
   // For the next stream.
   void Reset(base::Arena* arena);
@@ -142,15 +141,12 @@ class ExtProcReader {
   base::Status Parse();
   base::Status ReadMember(const ProtoPieceReader& member, ExtProcKind kind);
   base::Status ReadHeaders(const ProtoPieceReader& member, ExtProcKind kind);
-  base::Status ReadHeaderMap(std::string_view map, std::string_view where);
+  base::Status ReadHeaderMap(std::string_view map, ExtProcKind kind);
   base::Status ReadBody(ProtoPieceReader member, ExtProcKind kind);
   base::Status ReadProtocolConfig(ProtoPieceReader config);
-  base::Status Fail(base::Status status);
 
   base::Arena* arena_;
-  std::vector<base::Slice> pieces_;
-  uint64_t bytes_ = 0;
-  bool complete_ = true;  // the pieces are a message that ended
+  MessagePieces pieces_;
   ExtProcMessage message_;
   ArenaList<ExtProcHeader> headers_;
   uint64_t body_begin_ = 0;  // in the pieces

@@ -75,9 +75,9 @@ class ProtoPieceReader {
   void CopyContent(char* out) const;
 
   ProtoError error() const { return error_; }
-  // Takes over the error of a reader that Enter gave.
-  void Adopt(const ProtoPieceReader& inner) {
-    if (inner.error_ != ProtoError::kNone) error_ = inner.error_;
+  // Takes over the error of a reader of the content.
+  void Adopt(ProtoError inner) {
+    if (inner != ProtoError::kNone) error_ = inner;
   }
 
  private:
@@ -115,6 +115,7 @@ class ProtoReader {
     return false;
   }
   ProtoError error() const { return error_; }
+  // Takes over the error of a reader of `bytes`.
   void Adopt(ProtoError inner) {
     if (inner != ProtoError::kNone) error_ = inner;
   }

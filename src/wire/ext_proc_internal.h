@@ -1,10 +1,47 @@
-// Field numbers of the ext_proc messages that the codec reads and writes. Internal to wire/.
-// Source: the trimmed protos in conformance/protos/envoy.
+// What the two ends of the ext_proc codec share. Internal to wire/.
+// Field numbers: the trimmed protos in conformance/protos/envoy.
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/buffer.h"
+#include "base/status.h"
+#include "wire/ext_proc.h"
+#include "wire/protobuf.h"
 
 namespace llmd::wire::ext_proc {
+
+inline bool IsHeaders(ExtProcKind kind) {
+  return kind == ExtProcKind::kRequestHeaders || kind == ExtProcKind::kResponseHeaders;
+}
+inline bool IsBody(ExtProcKind kind) {
+  return kind == ExtProcKind::kRequestBody || kind == ExtProcKind::kResponseBody;
+}
+inline bool IsTrailers(ExtProcKind kind) {
+  return kind == ExtProcKind::kRequestTrailers || kind == ExtProcKind::kResponseTrailers;
+}
+inline uint32_t RequestNumber(ExtProcKind kind) { return static_cast<uint32_t>(kind); }
+inline uint32_t ReplyNumber(ExtProcKind kind) { return static_cast<uint32_t>(kind) - 1; }
+
+// A copy in `arena` of the kBytes field that `in` gave last. ResourceExhausted when it is longer
+// than `bytes_max`; `what` names it.
+base::Result<std::string_view> CopyContent(const ProtoPieceReader& in, uint64_t bytes,
+                                           uint64_t bytes_max, std::string_view what,
+                                           base::Arena* arena);
+// A HeaderValue; views of `message`.
+ProtoError ReadHeaderValue(std::string_view message, ExtProcHeader* header);
+base::Status TooManyHeaders(std::string_view what);
+
+// Writes a gap for `body` as field kBody (nothing for an empty one) and returns what was written
+// before it, which follows it in the message.
+base::Slice BodyGap(std::span<const base::Slice> body, ProtoWriter* out);
+// Ends the message: appends what precedes the body, the body and `behind`. Returns its length.
+uint64_t TakeAround(std::span<const base::Slice> body, base::Slice behind, ProtoWriter* writer,
+                    std::vector<base::Slice>* out);
 
 // ProcessingRequest; the oneof's members are ExtProcKind.
 constexpr uint32_t kMetadataContext = 8;
