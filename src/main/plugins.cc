@@ -4,8 +4,13 @@
 #include "plugins/discovery/file_discovery.h"
 #include "plugins/extractor/core_metrics_extractor.h"
 #include "plugins/filter/label_selector_filter.h"
+#include "plugins/parser/anthropic_parser.h"
 #include "plugins/parser/openai_parser.h"
 #include "plugins/parser/passthrough_parser.h"
+#include "plugins/parser/sglanghttp_parser.h"
+#include "plugins/parser/vertexai_parser.h"
+#include "plugins/parser/vllmgrpc_parser.h"
+#include "plugins/parser/vllmhttp_parser.h"
 #include "plugins/picker/max_score_picker.h"
 #include "plugins/picker/random_picker.h"
 #include "plugins/picker/weighted_random_picker.h"
@@ -103,12 +108,6 @@ constexpr std::string_view kNotBuilt[] = {
     "multicluster-prefix-cache-scorer",
     "multicluster-approx-prefix-cache-producer",
     "multicluster-session-affinity-filter",
-    // parsers
-    "anthropic-parser",
-    "vllmhttp-parser",
-    "vllmgrpc-parser",
-    "sglanghttp-parser",
-    "vertexai-parser",
 };
 
 }  // namespace
@@ -121,6 +120,11 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::CoreMetricsExtractorType());
   // How requests are read.
   catalogue.Add(plugins::OpenAiParserType());
+  catalogue.Add(plugins::AnthropicParserType());
+  catalogue.Add(plugins::VllmHttpParserType());
+  catalogue.Add(plugins::SglangHttpParserType());
+  catalogue.Add(plugins::VllmGrpcParserType());
+  catalogue.Add(plugins::VertexAiParserType());
   catalogue.Add(plugins::PassthroughParserType());
   // What is known of a request.
   catalogue.Add(plugins::TokenProducerType());

@@ -273,6 +273,12 @@ class SaturationDetector {
                              base::TimePoint now) const = 0;
 };
 
+// How a pool's servers are spoken to: the pool's appProtocol.
+enum class AppProtocol : uint8_t { kHttp, kH2c };
+constexpr std::string_view AppProtocolName(AppProtocol protocol) {
+  return protocol == AppProtocol::kHttp ? "http" : "kubernetes.io/h2c";
+}
+
 // Chooses how a request body is read, by path.
 class Parser {
  public:
@@ -280,9 +286,17 @@ class Parser {
   struct Claim {
     std::string_view suffix;  // plain suffix of the request path
     protocol::Api api;
+    bool exact = false;       // the suffix is all of the path but its leading slash
+
+    // `path` has no query and no slash at its end.
+    bool Matches(std::string_view path) const {
+      return path.ends_with(suffix) && (!exact || path.size() <= suffix.size() + 1);
+    }
   };
   // Empty: a fallback parser, used when no other claims the path.
   virtual std::span<const Claim> claims() const = 0;
+  // Pools that it can read the requests of; empty: any.
+  virtual std::span<const AppProtocol> protocols() const { return {}; }
 };
 
 // What a polling data source wants fetched from every endpoint.

@@ -7,7 +7,9 @@
 namespace llmd::protocol {
 namespace {
 
-constexpr Dialect kOpaqueDialect = {{Api::kOpaque, "opaque", "", true}, {}, ""};
+constexpr Dialect kOpaqueDialect = {
+    .info = {Api::kOpaque, ApiFamily::kNone, "opaque", "", ReplyFormat::kNone, false},
+    .format = BodyFormat::kRaw};
 
 constexpr FieldRow kStreamOptionsFields[] = {{"include_usage", Field::kIncludeUsage}};
 // Messages of chat, items of responses and conversations.
@@ -18,58 +20,55 @@ constexpr FieldRow kMessageFields[] = {
     {"arguments", Field::kToolCalls},
     {"output", Field::kToolCalls},
 };
-constexpr FieldRow kPartFields[] = {
-    {"text", Field::kPartText},      {"image_url", Field::kImage},  {"input_audio", Field::kAudio},
-    {"audio_url", Field::kAudio},    {"video_url", Field::kVideo},  {"file", Field::kFile},
-    {"file_id", Field::kFile},       {"file_data", Field::kFile},   {"file_url", Field::kFile},
+constexpr FieldRow kFeaturesFields[] = {
+    {"mm_hashes", Field::kHashes},
+    {"mm_placeholders", Field::kPlaceholders},
 };
-constexpr FieldRow kMediaFields[] = {
-    {"url", Field::kMediaBytes},
-    {"data", Field::kMediaBytes},
-    {"file_data", Field::kMediaBytes},
-    {"file_id", Field::kMediaBytes},
+constexpr FieldRow kModalityFields[] = {
+    {"image", Field::kImage},
+    {"audio", Field::kAudio},
+    {"video", Field::kVideo},
 };
+constexpr FieldRow kPlaceholderFields[] = {
+    {"offset", Field::kOffset},
+    {"length", Field::kLength},
+};
+
+std::array<const Dialect*, kApiCount> MakeTable() {
+  std::array<const Dialect*, kApiCount> table{};
+  table[static_cast<size_t>(Api::kOpaque)] = &kOpaqueDialect;
+  for (const auto dialects :
+       {OpenAiDialects(), AnthropicDialects(), EngineDialects(), GrpcDialects()}) {
+    for (const Dialect& dialect : dialects) {
+      table[static_cast<size_t>(dialect.info.api)] = &dialect;
+    }
+  }
+  for (const Dialect* dialect : table) LLMD_CHECK(dialect, "an API without a dialect");
+  return table;
+}
 
 }  // namespace
 
-std::span<const FieldRow> FieldsIn(Context context) {
+std::span<const FieldRow> FieldsIn(const Dialect& dialect, Context context) {
   switch (context) {
+    case Context::kBody: return dialect.body;
     case Context::kStreamOptions: return kStreamOptionsFields;
+    case Context::kSampling: return dialect.sampling;
     case Context::kMessage: return kMessageFields;
-    case Context::kPart: return kPartFields;
-    case Context::kMedia: return kMediaFields;
+    case Context::kPart: return dialect.part;
+    case Context::kMedia: return dialect.media;
+    case Context::kFeatures: return kFeaturesFields;
+    case Context::kModalities: return kModalityFields;
+    case Context::kPlaceholder: return kPlaceholderFields;
     default: return {};
   }
 }
 
 const Dialect& DialectOf(Api api) {
-  for (const Dialect& dialect : OpenAiDialects()) {
-    if (dialect.info.api == api) return dialect;
-  }
-  return kOpaqueDialect;
+  static const std::array<const Dialect*, kApiCount> table = MakeTable();
+  return *table[static_cast<size_t>(api)];
 }
 
 const ApiInfo& InfoOf(Api api) { return DialectOf(api).info; }
-
-std::span<const ApiInfo> OpenAiApis() {
-  static const auto apis = [] {
-    std::array<ApiInfo, kApiCount - 1> all{};
-    LLMD_CHECK(OpenAiDialects().size() == all.size(), "an API without a dialect");
-    for (size_t i = 0; i < all.size(); ++i) all[i] = OpenAiDialects()[i].info;
-    return all;
-  }();
-  return apis;
-}
-
-std::optional<Api> OpenAiApiOfPath(std::string_view path) {
-  if (path.ends_with('/')) path.remove_suffix(1);
-  const ApiInfo* best = nullptr;
-  for (const ApiInfo& info : OpenAiApis()) {
-    if (!path.ends_with(info.path_suffix)) continue;
-    if (!best || info.path_suffix.size() > best->path_suffix.size()) best = &info;
-  }
-  if (!best) return std::nullopt;
-  return best->api;
-}
 
 }  // namespace llmd::protocol

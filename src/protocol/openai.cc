@@ -33,7 +33,7 @@ constexpr FieldRow kEmbeddingsFields[] = {
 constexpr FieldRow kResponsesFields[] = {
     {"model", Field::kModel},
     {"input", Field::kInput},
-    {"instructions", Field::kInstructions},
+    {"instructions", Field::kSystem},
     {"tools", Field::kTools},
     {"stream", Field::kStream},
     {"max_output_tokens", Field::kOutputBound},
@@ -51,36 +51,47 @@ constexpr FieldRow kImagesFields[] = {
     {"n", Field::kChoices},
 };
 
+constexpr FieldRow kPartFields[] = {
+    {"text", Field::kPartText},      {"content", Field::kContent},  {"image_url", Field::kImage},
+    {"input_audio", Field::kAudio},  {"audio_url", Field::kAudio},  {"video_url", Field::kVideo},
+    {"file", Field::kFile},          {"file_id", Field::kFile},     {"file_data", Field::kFile},
+    {"file_url", Field::kFile},
+};
+constexpr FieldRow kMediaFields[] = {
+    {"url", Field::kMediaBytes},
+    {"data", Field::kMediaBytes},
+    {"file_data", Field::kMediaBytes},
+    {"file_id", Field::kMediaBytes},
+};
+
+constexpr Dialect Row(Api api, std::string_view name, std::span<const FieldRow> body,
+                      std::string_view content_error) {
+  return {.info = {api, ApiFamily::kOpenAi, name, name},
+          .body = body,
+          .part = kPartFields,
+          .media = kMediaFields,
+          .content_error = content_error,
+          .unreadable = "error unmarshaling request bodyMap"};
+}
+
 constexpr std::string_view kChatError =
     "invalid chat completions request: must have valid messages field";
 constexpr std::string_view kCompletionsError =
     "invalid completions request: must have prompt field";
 
 constexpr Dialect kDialects[] = {
-    {{Api::kChatCompletions, "chat/completions", "chat/completions", true},
-     kChatFields,
-     kChatError},
-    {{Api::kChatCompletionsRender, "chat/completions/render", "chat/completions/render", false},
-     kChatFields,
-     kChatError},
-    {{Api::kCompletions, "completions", "completions", true},
-     kCompletionsFields,
-     kCompletionsError},
-    {{Api::kCompletionsRender, "completions/render", "completions/render", false},
-     kCompletionsFields,
-     kCompletionsError},
-    {{Api::kEmbeddings, "embeddings", "embeddings", false},
-     kEmbeddingsFields,
-     "invalid embeddings request: must have input field"},
-    {{Api::kResponses, "responses", "responses", true},
-     kResponsesFields,
-     "invalid responses request: must have input field"},
-    {{Api::kConversations, "conversations", "conversations", false},
-     kConversationsFields,
-     "invalid conversations request: must have items field"},
-    {{Api::kImagesGenerations, "images/generations", "images/generations", true},
-     kImagesFields,
-     "invalid images generations request: must have prompt field"},
+    Row(Api::kChatCompletions, "chat/completions", kChatFields, kChatError),
+    Row(Api::kChatCompletionsRender, "chat/completions/render", kChatFields, kChatError),
+    Row(Api::kCompletions, "completions", kCompletionsFields, kCompletionsError),
+    Row(Api::kCompletionsRender, "completions/render", kCompletionsFields, kCompletionsError),
+    Row(Api::kEmbeddings, "embeddings", kEmbeddingsFields,
+        "invalid embeddings request: must have input field"),
+    Row(Api::kResponses, "responses", kResponsesFields,
+        "invalid responses request: must have input field"),
+    Row(Api::kConversations, "conversations", kConversationsFields,
+        "invalid conversations request: must have items field"),
+    Row(Api::kImagesGenerations, "images/generations", kImagesFields,
+        "invalid images generations request: must have prompt field"),
 };
 
 }  // namespace

@@ -12,8 +12,9 @@
 // 2. The outcome does not depend on how the body was cut, except that a piece which lies in several
 // chunks is several Pieces with `continued` set from the second on. 3. Pieces stand in document
 // order.
-// Limits: kPiecesMax pieces; what comes beyond is counted in pieces_dropped, and the request is
-// still routed, by the prefix that was recorded. Parts side by side in memory count as one.
+// Limits: kPiecesMax pieces, MediaFeatureList::kMediaFeaturesMax features; what comes beyond is
+// counted in pieces_dropped, and the request is still routed, by the prefix that was recorded.
+// Parts side by side in memory count as one.
 // Errors: InvalidArgument, with upstream's text where upstream has one and the place at fault
 // behind it. A field that is read must have its type; null is the same as absent; a repeated field
 // is an error, because readers of JSON disagree about which one counts.
@@ -26,6 +27,7 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "protocol/pieces.h"
 #include "wire/json_scan.h"
 #include "wire/json_splice.h"
 
@@ -41,50 +43,55 @@ enum class Api : uint8_t {
   kResponses,
   kConversations,
   kImagesGenerations,
+  kMessages,             // Anthropic
+  kMessagesCountTokens,
+  kVllmGenerate,         // vLLM's tokens in, tokens out
+  kSglangGenerate,
+  kVllmGrpcGenerate,
+  kVllmGrpcEmbed,
+  kVllmGrpcOther,        // every other method of the service
+  kVertexChatCompletions,
+  kVertexRawPredict,
+  kVertexStreamRawPredict,
 };
-inline constexpr int kApiCount = 9;
+inline constexpr int kApiCount = 19;
+
+// Which parser an API belongs to.
+enum class ApiFamily : uint8_t {
+  kNone, kOpenAi, kAnthropic, kVllmHttp, kSglangHttp, kVllmGrpc, kVertexAi,
+};
+
+// How the token usage of a reply is told; see usage.h and grpc_reply.h.
+enum class ReplyFormat : uint8_t {
+  kNone,        // not at all: the reply is not read
+  kOpenAi,      // "usage", in a JSON document or server-sent events; also Anthropic's messages
+  kSglang,      // "meta_info", in the same two
+  kVllmGrpc,    // protobuf messages in gRPC frames
+  kVertexGrpc,  // JSON or server-sent events in google.api.HttpBody messages in gRPC frames
+};
+constexpr bool IsGrpc(ReplyFormat format) { return format >= ReplyFormat::kVllmGrpc; }
 
 struct ApiInfo {
   Api api;
+  ApiFamily family;
   std::string_view name;         // for logs and metric labels: "chat/completions"
-  std::string_view path_suffix;  // what a parser claims; empty for kOpaque
-  bool streams;                  // replies may be server-sent events
+  std::string_view path_suffix;  // what a parser claims; empty where it has several, and kOpaque
+  ReplyFormat reply = ReplyFormat::kOpenAi;
+  // The body has a place for the model, so that a rewrite is possible and (RequestOptions) a model
+  // is required.
+  bool takes_model = true;
+  bool exact_path = false;       // the suffix is the whole path
 };
 const ApiInfo& InfoOf(Api api);
-// The APIs of the openai parser, in the order of Api.
-std::span<const ApiInfo> OpenAiApis();
-// The API with the longest suffix of `path`. `path` carries no query; one slash at its end is
-// ignored.
-std::optional<Api> OpenAiApiOfPath(std::string_view path);
-
-// True for content that is not text: bytes are its URL, data or file id, escapes untouched.
-enum class PieceKind : uint8_t {
-  kRole,          // of a message, raw string content
-  kText,          // message content, prompt, input or instructions: raw string content
-  kTools,         // the tools array as raw JSON
-  kToolCalls,     // an assistant message's tool_calls (or function call arguments) as raw JSON
-  kTokenIds,      // an array of token ids as raw JSON, `token_count` numbers
-  kImage,
-  kAudio,
-  kVideo,
-  kFile,
-};
-constexpr bool IsMedia(PieceKind kind) { return kind >= PieceKind::kImage; }
-
-struct Piece {
-  std::string_view bytes;
-  // Which prompt of the request it belongs to: completions and embeddings take lists of prompts,
-  // messages are all prompt 0.
-  uint32_t prompt = 0;
-  uint32_t token_count = 0;  // kTokenIds, on the last Piece of the value
-  PieceKind kind = PieceKind::kText;
-  bool continued = false;    // goes on with the value of the Piece before
-};
 
 struct Request {
   Api api = Api::kOpaque;
+  Encoding encoding = Encoding::kJson;  // of the pieces
   bool stream = false;
   bool include_usage = false;  // stream_options.include_usage
+  // Nothing in the reply is of use here: a door that is asked for it may stop looking at this
+  // exchange once it is forwarded.
+  bool skip_response = false;
   // The client asked for no particular model (only with RequestOptions::model_required off).
   bool has_model() const { return !model.empty(); }
   std::string_view model;      // unescaped
@@ -92,7 +99,7 @@ struct Request {
   // are the offset behind the opening brace.
   uint64_t model_begin = 0;
   uint64_t model_end = 0;
-  std::string_view cache_salt;  // unescaped; empty when absent
+  std::string_view cache_salt;  // unescaped; empty when absent. SGLang calls it extra_key
   std::optional<int64_t> max_output_tokens;
   uint32_t n = 1;               // choices wanted per prompt
   uint32_t prompt_count = 0;    // messages are one prompt
@@ -103,6 +110,8 @@ struct Request {
   uint64_t body_bytes = 0;
   uint64_t pieces_dropped = 0;
   std::span<const Piece> pieces;
+  // What the engine fills into token ids given in the body, by offset.
+  std::span<const MediaFeature> media_features;
 };
 
 // The edit that makes `model` the model of the body that `request` was read from; its bytes live in
@@ -110,19 +119,20 @@ struct Request {
 wire::Edit ModelEdit(const Request& request, std::string_view model, base::Arena& arena);
 
 struct RequestOptions {
-  // Off when a header names the target model, so that the body need not.
+  // Off when a header names the target model, so that the body need not. APIs that take no model
+  // require none.
   bool model_required = true;
 };
 
-// Internal, see dialect.h.
+// Internal, see dialect.h and grpc_request.h.
 enum class Field : uint8_t;
 enum class Context : uint8_t;
 struct Dialect;
+class GrpcRequestReader;
 
 class RequestParser {
  public:
-  // 8,192 pieces are 256 KiB of arena: a conversation of over 4,000 messages.
-  static constexpr size_t kPiecesMax = 8192;
+  static constexpr size_t kPiecesMax = PieceList::kPiecesMax;
   // Hugging Face names are under 100 bytes; paths of local checkpoints are the longest seen.
   static constexpr size_t kModelBytesMax = 1024;
 
@@ -140,24 +150,32 @@ class RequestParser {
   // One open container of the part of the document that is walked.
   struct Frame {
     Context context;
-    Field field;         // what the value at hand is
-    uint32_t seen;       // fields met in this object, one bit each
+    Field field;          // what the value at hand is
+    bool document;        // a content part that says it is no image
+    uint64_t seen;        // fields met in this object, one bit each
   };
-  // Body, messages, message, content, part, media.
-  static constexpr size_t kFramesMax = 6;
+  // Body, messages, message, content, tool result, content, document, source, content, part, media.
+  static constexpr size_t kFramesMax = 11;
 
+  bool FeedJson(std::string_view chunk);
+  base::Status FinishJson();
   void OnEvent(wire::JsonEvent event);
   void OnKey(std::string_view key);
   void OnString();
+  void OnStringField();
   void OnNumber();
   void OnBool(bool value);
   void OnNull();
   void OnOpen(bool object);
+  void OnOpenField(bool object);
+  void OnClose();
   void OnNumbers();
   void OnRaw();
-  void OnShortString(std::string_view complaint, std::string_view* out);
-  void BeginPrompt();
+  bool OnShortString(std::string_view complaint, std::string_view* out);
+  void AddPrompt(PieceKind kind);
   void AddPart(PieceKind kind);
+  PieceKind TextKind() const;
+  PieceKind MediaKind() const;
   void Push(Context context);
   void Wrong(std::string_view what);
   Frame& top() { return frames_[frame_count_ - 1]; }
@@ -165,22 +183,22 @@ class RequestParser {
   base::Arena& arena_;
   Request* request_;
   RequestOptions options_;
-  const Dialect* dialect_;
+  const Dialect* dialect_;     // of the JSON document
+  GrpcRequestReader* grpc_ = nullptr;
   wire::JsonScanner scan_;
+  PieceList pieces_;
+  MediaFeatureList features_;
   std::string_view wrong_;     // what is wrong with a field that is read; empty when nothing is
   uint64_t wrong_at_ = 0;
   Frame frames_[kFramesMax];
   uint8_t frame_count_ = 0;
   bool has_content_ = false;   // the field that the API requires is there and not empty
-  bool piece_open_ = false;    // the value at hand has a Piece already
-  bool in_value_ = false;      // the value at hand has had a part
   std::optional<int64_t> output_bound_;
   std::optional<int64_t> output_bound_fallback_;
   char* joined_ = nullptr;     // a short string that a chunk border cuts
   size_t joined_size_ = 0;
-  Piece* pieces_ = nullptr;
-  size_t piece_count_ = 0;
-  size_t piece_capacity_ = 0;
+  uint32_t placeholder_offset_ = 0;
+  uint32_t placeholder_length_ = 0;
 };
 
 }  // namespace llmd::protocol

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -87,7 +88,7 @@ TEST(RequestParser, WhatIsReadPerApi) {
       {Api::kResponses,
        R"({"model":"m","instructions":"be brief","input":"Hi","max_output_tokens":9,"n":null})",
        "model=m@9-12 salt= max=9 n=1 prompts=1 messages=0 media=0 ids=0 text=10 body=83\n"
-       "text|0|be brief\ntext|0|Hi\n"},
+       "system|0|be brief\ntext|0|Hi\n"},
       {Api::kResponses,
        R"({"model":"m","input":[{"role":"user","content":[{"type":"input_text","text":"t"},)"
        R"({"type":"input_image","image_url":"http://i"},{"type":"input_file","file_id":"f1"}]},)"
@@ -280,26 +281,17 @@ TEST(ModelEdit, ANullModelIsReplacedNotDoubled) {
             R"({"prompt":"x","model":"m"})");
 }
 
-TEST(OpenAiApis, TheLongestSuffixDecides) {
-  const struct {
-    std::string_view path;
-    std::optional<Api> api;
-  } cases[] = {
-      {"/v1/chat/completions", Api::kChatCompletions},
-      {"/v1/completions", Api::kCompletions},
-      {"/v1/completions/", Api::kCompletions},
-      {"/v1/chat/completions/render", Api::kChatCompletionsRender},
-      {"/v1/completions/render", Api::kCompletionsRender},
-      {"/v1/projects/p/embeddings", Api::kEmbeddings},
-      {"/v1/responses", Api::kResponses},
-      {"/v1/conversations", Api::kConversations},
-      {"/v1/images/generations", Api::kImagesGenerations},
-      {"/v1/models", std::nullopt},
-      {"", std::nullopt},
-  };
-  for (const auto& c : cases) EXPECT_EQ(OpenAiApiOfPath(c.path), c.api) << c.path;
-  EXPECT_EQ(InfoOf(Api::kResponses).name, "responses");
-  EXPECT_EQ(OpenAiApis().size(), size_t{kApiCount - 1});
+TEST(InfoOf, EveryApiHasItsRow) {
+  std::map<std::string_view, Api> names;
+  for (int i = 0; i < kApiCount; ++i) {
+    const ApiInfo& info = InfoOf(static_cast<Api>(i));
+    EXPECT_EQ(static_cast<int>(info.api), i);
+    EXPECT_TRUE(names.emplace(info.name, info.api).second) << info.name;
+    EXPECT_EQ(info.family == ApiFamily::kNone, info.api == Api::kOpaque);
+  }
+  EXPECT_EQ(InfoOf(Api::kResponses).path_suffix, "responses");
+  EXPECT_TRUE(InfoOf(Api::kSglangGenerate).exact_path);
+  EXPECT_FALSE(InfoOf(Api::kVertexRawPredict).takes_model);
 }
 
 // Random chat bodies against nlohmann ------------------------------------------------------------

@@ -11,8 +11,8 @@
 namespace llmd::protocol {
 
 constexpr std::string_view PieceKindName(PieceKind kind) {
-  constexpr std::string_view kNames[] = {"role",  "text",  "tools", "tool_calls", "ids",
-                                         "image", "audio", "video", "file"};
+  constexpr std::string_view kNames[] = {"role", "text",  "system", "tools", "tool_calls",
+                                         "ids",  "image", "audio",  "video", "file"};
   return kNames[static_cast<int>(kind)];
 }
 
@@ -24,9 +24,27 @@ inline std::vector<std::string> PieceLines(const Request& request) {
       lines.push_back(
           base::Concat(PieceKindName(piece.kind), "|", std::to_string(piece.prompt), "|"));
     }
-    lines.back().append(piece.bytes);
+    if (piece.kind != PieceKind::kTokenIds || request.encoding == Encoding::kJson) {
+      lines.back().append(piece.bytes);
+    }
   }
   return lines;
+}
+
+// The ids of every list of token ids, each list on a line.
+inline std::string TokenIdLines(const Request& request) {
+  std::string out;
+  const std::span<const Piece> pieces = request.pieces;
+  for (size_t begin = 0, end; begin < pieces.size(); begin = end) {
+    end = begin + 1;
+    while (end < pieces.size() && pieces[end].continued) ++end;
+    if (pieces[begin].kind != PieceKind::kTokenIds) continue;
+    out += "tokens:";
+    ForEachTokenId(request.encoding, pieces.subspan(begin, end - begin),
+                   [&out](uint32_t id) { out += " " + std::to_string(id); });
+    out += "\n";
+  }
+  return out;
 }
 
 // The error, or every field and piece of the request.
@@ -48,7 +66,8 @@ inline std::string DescribeRequest(Api api, std::string_view body, const std::ve
   std::string out = base::Concat(
       "model=", request.model, "@", std::to_string(request.model_begin), "-",
       std::to_string(request.model_end), request.stream ? " stream" : "",
-      request.include_usage ? " usage" : "", " salt=", request.cache_salt,
+      request.include_usage ? " usage" : "", request.skip_response ? " skip" : "",
+      " salt=", request.cache_salt,
       " max=", request.max_output_tokens ? std::to_string(*request.max_output_tokens) : "none",
       " n=", std::to_string(request.n), " prompts=", std::to_string(request.prompt_count),
       " messages=", std::to_string(request.message_count),
@@ -59,6 +78,11 @@ inline std::string DescribeRequest(Api api, std::string_view body, const std::ve
   for (const Piece& piece : request.pieces) ids += piece.token_count;
   if (ids != request.token_count) out += "the pieces count other ids\n";
   for (const std::string& line : PieceLines(request)) out += line + "\n";
+  if (request.encoding == Encoding::kProtobuf) out += TokenIdLines(request);
+  for (const MediaFeature& f : request.media_features) {
+    out += base::Concat("feature|", PieceKindName(f.modality), "|", std::to_string(f.offset), "+",
+                        std::to_string(f.length), "|", f.hash, "\n");
+  }
   return out;
 }
 

@@ -7,10 +7,11 @@ namespace llmd::protocol {
 
 using wire::JsonEvent;
 
-bool MayHoldUsage(std::string_view payload) {
-  static constexpr std::string_view kKey = "\"usage\"";
-  for (size_t at; (at = wire::FindBytes(payload, kKey)) != std::string_view::npos;) {
-    payload.remove_prefix(at + kKey.size());
+bool MayHoldUsage(std::string_view payload, ReplyFormat format) {
+  const std::string_view key =
+      format == ReplyFormat::kSglang ? "\"meta_info\"" : "\"usage\"";
+  for (size_t at; (at = wire::FindBytes(payload, key)) != std::string_view::npos;) {
+    payload.remove_prefix(at + key.size());
     const size_t value = payload.find_first_not_of(" \t\r\n:");
     if (value == std::string_view::npos) return false;
     if (payload[value] != 'n') return true;  // null is the other value of the field
@@ -70,7 +71,8 @@ void ReplyScanner::Run(bool only_model) {
 ReplyScanner::Field ReplyScanner::FieldOf(Context context, std::string_view key) {
   switch (context) {
     case Context::kBody:
-      if (key == "response") return Field::kResponse;
+      if (key == "response" || key == "message") return Field::kResponse;
+      if (key == "meta_info") return Field::kMetaInfo;
       [[fallthrough]];
     case Context::kResponse:
       if (key == "usage") return Field::kUsage;
@@ -80,7 +82,11 @@ ReplyScanner::Field ReplyScanner::FieldOf(Context context, std::string_view key)
       if (key == "completion_tokens" || key == "output_tokens") return Field::kCompletion;
       if (key == "total_tokens") return Field::kTotal;
       if (key == "prompt_tokens_details" || key == "input_tokens_details") return Field::kDetails;
-      return Field::kNone;
+      return key == "cache_read_input_tokens" ? Field::kCached : Field::kNone;
+    case Context::kMetaInfo:
+      if (key == "prompt_tokens") return Field::kPrompt;
+      if (key == "completion_tokens") return Field::kCompletion;
+      return key == "cached_tokens" ? Field::kCached : Field::kNone;
     case Context::kDetails: return key == "cached_tokens" ? Field::kCached : Field::kNone;
   }
   return Field::kNone;
@@ -96,6 +102,7 @@ bool ReplyScanner::OnObject() {
         context = Context::kUsage;
         fields_.usage.present = true;
         break;
+      case Field::kMetaInfo: context = Context::kMetaInfo; break;
       case Field::kDetails: context = Context::kDetails; break;
       default: return false;
     }
@@ -106,16 +113,26 @@ bool ReplyScanner::OnObject() {
 
 void ReplyScanner::OnNumber() {
   const int64_t value = std::max<int64_t>(0, wire::JsonWholeNumber(scan_.text()).value_or(0));
+  Usage& usage = fields_.usage;
+  const auto set = [value](int64_t* field) {
+    if (value > 0) *field = value;
+  };
   switch (field_) {
-    case Field::kPrompt: fields_.usage.prompt_tokens = value; break;
-    case Field::kCompletion: fields_.usage.completion_tokens = value; break;
-    case Field::kTotal: fields_.usage.total_tokens = value; break;
+    case Field::kPrompt: set(&usage.prompt_tokens); break;
+    case Field::kCompletion: set(&usage.completion_tokens); break;
+    case Field::kTotal:
+      set(&usage.total_tokens);
+      usage.has_total = true;
+      return;
     case Field::kCached:
-      fields_.usage.cached_tokens = value;
-      fields_.usage.has_cached = true;
-      break;
-    default: break;
+      set(&usage.cached_tokens);
+      usage.has_cached = true;
+      return;
+    default: return;
   }
+  // meta_info is usage only if it has one of these.
+  usage.present = true;
+  if (!usage.has_total) usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;
 }
 
 }  // namespace llmd::protocol

@@ -2,9 +2,15 @@
 // of server-sent events.
 //
 // Reading is lenient where requests are strict: a reply that cannot be read has no usage, and
-// nothing else happens. The fields are those of the OpenAI APIs (prompt_tokens or input_tokens,
-// completion_tokens or output_tokens, *_tokens_details.cached_tokens, total_tokens), at the top
-// level or, for events of the Responses API, under "response".
+// nothing else happens. The fields are those of
+//   OpenAI     usage {prompt_tokens or input_tokens, completion_tokens or output_tokens,
+//              *_tokens_details.cached_tokens, total_tokens}, at the top level or, in events of the
+//              Responses API, under "response"
+//   Anthropic  usage {input_tokens, output_tokens, cache_read_input_tokens}, at the top level or,
+//              in message_start, under "message"; the numbers of several events are put together
+//   SGLang     meta_info {prompt_tokens, completion_tokens, cached_tokens}
+// A zero changes nothing, so that an event which only repeats the shape of usage takes nothing
+// back. Where no total is told, it is the sum. gRPC replies: grpc_reply.h.
 //
 // Thread safety: none, one ReplyScanner per reply; the free functions are pure. No heap.
 #pragma once
@@ -12,6 +18,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "protocol/request.h"
 #include "wire/json_scan.h"
 
 namespace llmd::protocol {
@@ -19,6 +26,7 @@ namespace llmd::protocol {
 struct Usage {
   bool present = false;  // the reply had a usage object
   bool has_cached = false;
+  bool has_total = false;  // total_tokens was told; else it is the sum
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
   int64_t total_tokens = 0;
@@ -35,7 +43,7 @@ struct ReplyFields {
 
 // False when `payload` certainly holds no usage object ("usage":null included): a few ns, asked of
 // every event of every stream.
-bool MayHoldUsage(std::string_view payload);
+bool MayHoldUsage(std::string_view payload, ReplyFormat format = ReplyFormat::kOpenAi);
 // The end marker of OpenAI streams.
 inline bool IsDone(std::string_view payload) { return payload == "[DONE]"; }
 
@@ -59,9 +67,9 @@ class ReplyScanner {
   friend void ScanPayload(std::string_view payload, ReplyFields* fields);
   friend bool FindModel(std::string_view payload, uint64_t* begin, uint64_t* end);
   enum class Field : uint8_t {
-    kNone, kResponse, kUsage, kDetails, kModel, kPrompt, kCompletion, kTotal, kCached,
+    kNone, kResponse, kUsage, kMetaInfo, kDetails, kModel, kPrompt, kCompletion, kTotal, kCached,
   };
-  enum class Context : uint8_t { kBody, kResponse, kUsage, kDetails };
+  enum class Context : uint8_t { kBody, kResponse, kUsage, kMetaInfo, kDetails };
   static constexpr size_t kContextsMax = 4;  // the longest way down is through all of them
 
   void Run(bool only_model);

@@ -35,7 +35,7 @@ struct Case {
 const Case kCases[] = {
     {R"({"model":"m","usage":{"prompt_tokens":4,"total_tokens":8,"completion_tokens":4}})", true, 4,
      4, 8, 0, "\"m\""},
-    {R"({"model":"m","usage":{"prompt_tokens":4,"prompt_tokens_details":null}})", true, 4, 0, 0, 0,
+    {R"({"model":"m","usage":{"prompt_tokens":4,"prompt_tokens_details":null}})", true, 4, 0, 4, 0,
      "\"m\""},
     {R"({"model":"m","usage":{"input_tokens":11,"input_tokens_details":{"cached_tokens":3,)"
      R"("cached_tokens_per_turn":[]},"output_tokens":4,"output_tokens_details":{},)"

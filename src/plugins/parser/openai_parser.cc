@@ -1,30 +1,15 @@
 #include "plugins/parser/openai_parser.h"
 
-#include <vector>
-
-#include "plugins/factory.h"
+#include "plugins/parser/api_parser.h"
 
 namespace llmd::plugins {
-namespace {
-
-class OpenAiParser final : public plugin::Plugin, public plugin::Parser {
- public:
-  OpenAiParser(const NoParameters&, plugin::PluginContext&) {
-    for (const protocol::ApiInfo& info : protocol::OpenAiApis()) {
-      claims_.push_back({info.path_suffix, info.api});
-    }
-  }
-  std::span<const Claim> claims() const override { return claims_; }
-
- private:
-  std::vector<Claim> claims_;
-};
-
-}  // namespace
 
 plugin::PluginType OpenAiParserType() {
-  return MakeType<OpenAiParser>("openai-parser", "Reads requests of the OpenAI API.",
-                                NoParametersType);
+  return ApiParserType(
+      "openai-parser",
+      "Reads requests and token usage of the OpenAI API: chat/completions, completions (both also "
+      "with /render), embeddings, responses, conversations and images/generations.",
+      protocol::ApiFamily::kOpenAi, kHttpApis);
 }
 
 }  // namespace llmd::plugins
