@@ -3,7 +3,11 @@
 #include "plugins/data_source/metrics_data_source.h"
 #include "plugins/discovery/file_discovery.h"
 #include "plugins/extractor/core_metrics_extractor.h"
+#include "plugins/filter/by_label_filter.h"
+#include "plugins/filter/header_based_testing_filter.h"
 #include "plugins/filter/label_selector_filter.h"
+#include "plugins/filter/prefix_cache_affinity_filter.h"
+#include "plugins/filter/session_affinity_filter.h"
 #include "plugins/parser/anthropic_parser.h"
 #include "plugins/parser/openai_parser.h"
 #include "plugins/parser/passthrough_parser.h"
@@ -16,15 +20,24 @@
 #include "plugins/picker/weighted_random_picker.h"
 #include "plugins/producer/approx_prefix_cache_producer.h"
 #include "plugins/producer/inflight_load_producer.h"
+#include "plugins/producer/session_id_producer.h"
 #include "plugins/producer/token_producer.h"
+#include "plugins/profile_handler/header_profile_handler.h"
 #include "plugins/profile_handler/single_profile_handler.h"
+#include "plugins/request_header/agent_identity.h"
+#include "plugins/response/destination_endpoint_served_verifier.h"
+#include "plugins/saturation/concurrency_detector.h"
 #include "plugins/saturation/utilization_detector.h"
 #include "plugins/scorer/active_request_scorer.h"
+#include "plugins/scorer/context_length_aware.h"
+#include "plugins/scorer/header_label_affinity_scorer.h"
 #include "plugins/scorer/kv_cache_utilization_scorer.h"
 #include "plugins/scorer/load_aware_scorer.h"
 #include "plugins/scorer/prefix_cache_scorer.h"
 #include "plugins/scorer/queue_scorer.h"
 #include "plugins/scorer/running_requests_size_scorer.h"
+#include "plugins/scorer/session_affinity_scorer.h"
+#include "plugins/scorer/token_load_scorer.h"
 
 namespace llmd {
 namespace {
@@ -35,47 +48,35 @@ constexpr std::string_view kNotBuilt[] = {
     "disagg-profile-handler",
     "pd-profile-handler",
     "data-parallel-profile-handler",
-    "header-profile-handler",
     "disagg-headers-handler",
     "prefill-header-handler",
     "always-disagg-pd-decider",
     "prefix-based-pd-decider",
     "always-disagg-multimodal-decider",
     // filters and screeners
-    "by-label",
     "encode-filter",
     "prefill-filter",
     "decode-filter",
-    "prefix-cache-affinity-filter",
     "slo-headroom-tier-filter",
-    "session-affinity-filter",
     "endpoint-attribute-filter",
     "topology-affinity-filter",
     "utilization-filter",
-    "header-based-testing-filter",
     "disaggregatedset-rollout-screener",
     // scorers
     "precise-prefix-cache-scorer",
     "lora-affinity-scorer",
-    "token-load-scorer",
     "no-hit-lru-scorer",
-    "context-length-aware",
     "mm-embeddings-cache-scorer",
     "latency-scorer",
-    "session-affinity-scorer",
-    "header-label-affinity-scorer",
     "endpoint-attribute-scorer",
     "topology-affinity-scorer",
     // data producers and other request hooks
     "precise-prefix-cache-producer",
     "predicted-latency-producer",
     "mm-embeddings-cache-producer",
-    "session-id-producer",
     "burst-prefix-cache-producer",
     "p2p-source-producer",
-    "agent-identity",
     "request-attribute-reporter",
-    "destination-endpoint-served-verifier",
     // admission and flow control
     "latency-slo-admitter",
     "probabilistic-admitter",
@@ -90,7 +91,6 @@ constexpr std::string_view kNotBuilt[] = {
     "soft-reflective-ceiling-policy",
     "sheddable-eviction-filter",
     "priority-then-time-eviction-order-policy",
-    "concurrency-detector",
     // data layer
     "models-data-source",
     "models-data-extractor",
@@ -127,25 +127,40 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::VertexAiParserType());
   catalogue.Add(plugins::PassthroughParserType());
   // What is known of a request.
+  catalogue.Add(plugins::AgentIdentityType());
   catalogue.Add(plugins::TokenProducerType());
   catalogue.Add(plugins::TokenizerType());
   catalogue.Add(plugins::ApproxPrefixCacheProducerType());
   catalogue.Add(plugins::InFlightLoadProducerType());
+  catalogue.Add(plugins::SessionIdProducerType());
   // Whether it may pass.
   catalogue.Add(plugins::UtilizationDetectorType());
+  catalogue.Add(plugins::ConcurrencyDetectorType());
   // Where it goes: profile, filters, scorers, picker.
   catalogue.Add(plugins::SingleProfileHandlerType());
+  catalogue.Add(plugins::HeaderProfileHandlerType());
   catalogue.Add(plugins::LabelSelectorFilterType());
   catalogue.Add(plugins::ByLabelSelectorType());
+  catalogue.Add(plugins::ByLabelType());
+  catalogue.Add(plugins::HeaderBasedTestingFilterType());
+  catalogue.Add(plugins::PrefixCacheAffinityFilterType());
+  catalogue.Add(plugins::SessionAffinityFilterType());
   catalogue.Add(plugins::QueueScorerType());
   catalogue.Add(plugins::KvCacheUtilizationScorerType());
   catalogue.Add(plugins::PrefixCacheScorerType());
   catalogue.Add(plugins::RunningRequestsSizeScorerType());
   catalogue.Add(plugins::ActiveRequestScorerType());
   catalogue.Add(plugins::LoadAwareScorerType());
+  catalogue.Add(plugins::TokenLoadScorerType());
+  catalogue.Add(plugins::ContextLengthAwareType());
+  catalogue.Add(plugins::SessionAffinityScorerType());
+  catalogue.Add(plugins::HeaderLabelAffinityScorerType());
   catalogue.Add(plugins::MaxScorePickerType());
   catalogue.Add(plugins::RandomPickerType());
   catalogue.Add(plugins::WeightedRandomPickerType());
+
+  // What is done with the reply.
+  catalogue.Add(plugins::DestinationEndpointServedVerifierType());
 
   for (std::string_view type : kNotBuilt) catalogue.AddNotBuilt(type);
   return catalogue;

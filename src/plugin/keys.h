@@ -2,6 +2,7 @@
 // consumers. Per-endpoint values are arrays by EndpointNumber that live in the request's arena.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -32,13 +33,31 @@ struct InFlightLoad {
   static constexpr std::string_view kKey = "InFlightLoad";
   std::span<const int64_t> requests;  // by EndpointNumber
   std::span<const int64_t> tokens;
-  uint64_t this_request_tokens = 0;
+
+  // What this request would add.
+  int64_t prompt_tokens = 0;
+  int64_t output_tokens = 0;  // 0 unless the producer estimates the answer
+  const PrefixCacheMatchInfo* match = nullptr;  // nullptr: nothing is known to be cached
+  // Tokens that endpoint `n` would have to compute for it.
+  int64_t NewTokens(uint32_t n) const {
+    if (!match || match->block_tokens == 0) return prompt_tokens + output_tokens;
+    const int64_t matched = n < match->matched_blocks.size() ? match->matched_blocks[n] : 0;
+    const int64_t total = match->total_blocks, block = match->block_tokens;
+    return std::max<int64_t>(0, total - matched) * block +
+           std::max<int64_t>(0, prompt_tokens - total * block) + output_tokens;
+  }
 };
 
 // Who is at work behind the request: an agent's session, as its client names it. Stands in for a
 // fairness id that the client did not give. Upstream: agent-identity.
 struct AgentIdentity {
   static constexpr std::string_view kKey = "agent-identity";
+  std::string_view id;  // not empty
+};
+
+// The conversation that a request belongs to, as its client names it. Upstream: SessionIDDataKey.
+struct SessionId {
+  static constexpr std::string_view kKey = "SessionIDDataKey";
   std::string_view id;  // not empty
 };
 

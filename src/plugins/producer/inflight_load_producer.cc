@@ -85,14 +85,15 @@ class InFlightLoadProducer final : public plugin::Plugin,
     auto* load = request.arena->New<plugin::InFlightLoad>();
     load->requests = {requests, size};
     load->tokens = {tokens, size};
-    load->this_request_tokens =
-        static_cast<uint64_t>(PromptTokens(request) + OutputTokens(request));
+    Estimate(request, load);
     request.attributes.Set(load_, load);
     return base::OkStatus();
   }
 
   base::Status OnRouted(plugin::RequestContext& request, const plugin::SchedulingResult& result,
                         plugin::BookingList* bookings) override {
+    plugin::InFlightLoad load;
+    Estimate(request, &load);
     bool booked = true;
     for (const plugin::ProfileResult& profile : result.profiles) {
       if (!profile.ran || profile.endpoints.empty()) continue;
@@ -103,7 +104,7 @@ class InFlightLoadProducer final : public plugin::Plugin,
       booked &=
           bookings->Add({.counter = token_counter_,
                          .endpoint = n,
-                         .amount = UncachedTokens(request, n) + OutputTokens(request),
+                         .amount = load.NewTokens(n),
                          .until_first_token = prefill || !parameters_.add_estimated_output_tokens});
     }
     if (booked) return base::OkStatus();
@@ -116,15 +117,10 @@ class InFlightLoadProducer final : public plugin::Plugin,
     return prompt ? static_cast<int64_t>(std::min<uint64_t>(prompt->token_count, kTokensMax)) : 0;
   }
 
-  int64_t UncachedTokens(const plugin::RequestContext& request, plugin::EndpointNumber n) const {
-    const int64_t tokens = PromptTokens(request);
-    const plugin::PrefixCacheMatchInfo* match = request.attributes.Get(match_);
-    if (!match || match->block_tokens == 0) return tokens;
-    const int64_t matched = n < match->matched_blocks.size() ? match->matched_blocks[n] : 0;
-    const int64_t total = match->total_blocks;
-    const int64_t block = match->block_tokens;
-    return std::max<int64_t>(0, total - matched) * block +
-           std::max<int64_t>(0, tokens - total * block);
+  void Estimate(const plugin::RequestContext& request, plugin::InFlightLoad* load) const {
+    load->prompt_tokens = PromptTokens(request);
+    load->output_tokens = OutputTokens(request);
+    load->match = request.attributes.Get(match_);
   }
 
   int64_t OutputTokens(const plugin::RequestContext& request) const {

@@ -111,7 +111,7 @@ TEST(InFlightLoadProducer, ShowsTheCounters) {
   ASSERT_NE(load, nullptr);
   EXPECT_THAT(load->requests, ElementsAre(0, 1));
   EXPECT_THAT(load->tokens, ElementsAre(0, 128));
-  EXPECT_EQ(load->this_request_tokens, 100u);
+  EXPECT_EQ(load->NewTokens(0), 128) << "whole blocks, as they are booked";
 }
 
 TEST(InFlightLoadProducer, MoreProfilesThanCanBeCountedIsAnError) {
