@@ -325,8 +325,9 @@ base::Result<std::shared_ptr<TlsClientContext>> TlsClientContext::Create(
   }
   SSL_CTX_set_verify(ctx.get(), options.insecure_skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER,
                      nullptr);
-  static constexpr unsigned char kHttp11[] = "\x08http/1.1";
-  SSL_CTX_set_alpn_protos(ctx.get(), kHttp11, sizeof(kHttp11) - 1);
+  const std::string alpn = std::string(1, static_cast<char>(options.alpn.size())) + options.alpn;
+  SSL_CTX_set_alpn_protos(ctx.get(), reinterpret_cast<const unsigned char*>(alpn.data()),
+                          static_cast<unsigned>(alpn.size()));
   return std::make_shared<ClientContext>(std::move(ctx), !options.insecure_skip_verify);
 }
 

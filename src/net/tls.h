@@ -52,6 +52,7 @@ struct TlsClientOptions {
   std::string ca_file;  // PEM; "" means the system's
   bool insecure_skip_verify = false;
   std::string certificate_file, key_file;  // client certificate, both or none
+  std::string alpn = "http/1.1";           // the protocol to ask for; "h2" for gRPC
 };
 
 class TlsClientContext {
