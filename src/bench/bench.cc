@@ -29,20 +29,56 @@ std::string CommonFields(const BenchOptions& options, const TargetUrl& url) {
   return fields;
 }
 
-base::Result<net::TargetSpec> ResolveTarget(const BenchOptions& options, const TargetUrl& url) {
+base::Result<net::TargetSpec> ResolveTarget(const BenchOptions& options, const std::string& host,
+                                            uint16_t port, bool tls, const char* alpn) {
   net::TargetSpec spec;
-  LLMD_ASSIGN_OR_RETURN(const net::Addresses addresses, net::LookupHost(url.host, url.port));
+  LLMD_ASSIGN_OR_RETURN(const net::Addresses addresses, net::LookupHost(host, port));
   if (addresses.empty()) {
-    return std::unexpected(base::NotFound(base::Concat("no address for ", url.host)));
+    return std::unexpected(base::NotFound(base::Concat("no address for ", host)));
   }
   spec.address = addresses.front();
-  if (url.tls) {
+  if (tls) {
     LLMD_ASSIGN_OR_RETURN(spec.tls, net::TlsClientContext::Create(
                                         {.ca_file = options.ca_file,
-                                         .insecure_skip_verify = options.insecure_skip_verify}));
-    spec.tls_name = url.host;
+                                         .insecure_skip_verify = options.insecure_skip_verify,
+                                         .alpn = alpn}));
+    spec.tls_name = host;
   }
   return spec;
+}
+
+// The head of a chat request as it reaches the picker through Envoy.
+std::vector<ExtProcTarget::Header> ExtProcHeaders(const BenchOptions& options) {
+  std::vector<ExtProcTarget::Header> headers = {
+      {":method", "POST"},
+      {":scheme", "http"},
+      {":authority", "inference.example.com"},
+      {":path", std::string(workload::ApiPath(options.body.api))},
+      {"user-agent", "llmd-bench"},
+      {"accept", "application/json"},
+      {"accept-encoding", "gzip, deflate"},
+      {"content-type", "application/json"},
+      {"x-forwarded-proto", "http"},
+      {"authorization",
+       base::Concat("Bearer ", options.api_key.empty() ? "none" : options.api_key)}};
+  for (const std::string& header : options.headers) {
+    const std::string_view text = header;
+    const size_t colon = text.find(':');
+    headers.push_back(
+        {base::ToLower(text.substr(0, colon)), std::string(base::Trim(text.substr(colon + 1)))});
+  }
+  return headers;
+}
+
+base::Result<ExtProcTarget> ResolvePicker(const BenchOptions& options) {
+  LLMD_ASSIGN_OR_RETURN(const runtime::HostPort at,
+                        runtime::SplitHostPort(options.ext_proc.target));
+  LLMD_ASSIGN_OR_RETURN(net::TargetSpec spec,
+                        ResolveTarget(options, at.host, at.port, options.ext_proc.tls, "h2"));
+  return ExtProcTarget{.spec = std::move(spec),
+                       .authority = options.ext_proc.target,
+                       .options = options.ext_proc,
+                       .headers = ExtProcHeaders(options)};
 }
 
 }  // namespace
@@ -101,10 +137,17 @@ void BenchRun::Interrupt() {
 }
 
 base::Result<RunPlan> BenchRun::Impl::MakePlan() {
-  std::vector<RunPlan::Target> targets;
+  std::optional<ExtProcTarget> picker;
+  if (!options.ext_proc.target.empty()) {
+    auto resolved = ResolvePicker(options);
+    if (!resolved) return std::unexpected(resolved.error().WithContext(options.ext_proc.target));
+    picker = *std::move(resolved);
+    if (options.body.model.empty()) options.body.model = "bench";
+  }
+  std::vector<HttpTarget> targets;
   for (const std::string& text : options.urls) {
     LLMD_ASSIGN_OR_RETURN(const TargetUrl url, ParseTargetUrl(text));
-    auto spec = ResolveTarget(options, url);
+    auto spec = ResolveTarget(options, url.host, url.port, url.tls, "http/1.1");
     if (!spec) return std::unexpected(spec.error().WithContext(text));
     const std::string fields = CommonFields(options, url);
     if (options.body.model.empty()) {
@@ -122,6 +165,7 @@ base::Result<RunPlan> BenchRun::Impl::MakePlan() {
   LLMD_ASSIGN_OR_RETURN(workload::PromptSource prompts,
                         workload::PromptSource::New(options.prompts));
   return RunPlan{.targets = std::move(targets),
+                 .ext_proc = std::move(picker),
                  .prompts = std::move(prompts),
                  .body = workload::BodyTemplate(options.body),
                  .stream = options.body.stream,

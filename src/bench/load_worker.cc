@@ -1,14 +1,11 @@
 #include "bench/load_worker.h"
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
 
-#include "base/strings.h"
-#include "bench/stream_event.h"
-#include "protocol/usage.h"
+#include "bench/ext_proc_load.h"
+#include "bench/http_load.h"
 #include "runtime/clock.h"
-#include "wire/sse.h"
 
 namespace llmd::bench {
 namespace {
@@ -20,56 +17,25 @@ constexpr base::Duration kHoldBack = std::chrono::milliseconds(10);
 // What an interrupted run still waits for.
 constexpr base::Duration kInterruptedDrain = std::chrono::seconds(3);
 
-net::HttpClientOptions ClientOptions(const workload::PacerOptions& pacing) {
-  net::HttpClientOptions options;
-  options.idle_per_target_max =
-      pacing.arrival == workload::Arrival::kClosedLoop ? pacing.concurrency : pacing.in_flight_max;
-  options.connections_per_target_max = kInFlightMax;
-  return options;
-}
-
 }  // namespace
 
-// One request at a time, from Start to its end; reused.
-class LoadWorker::Request final : public net::ClientHandler {
- public:
-  explicit Request(LoadWorker& worker) : worker_(worker) {}
+Measurements* LoadRequest::measured() const { return warm_up_ ? nullptr : &worker_.measurements_; }
 
-  void Begin(const workload::Start& start, const RunPlan::Target& target, net::ClientTarget* pool,
-             base::TimePoint now);
-  void Cancel(std::string_view kind);
-  base::TimePoint sent_at() const { return sent_at_; }
+void LoadRequest::Succeed(Success success) {
+  const base::TimePoint now = runtime::Now();
+  success.latency = now - sent_at_;
+  ++worker_.progress_.succeeded;
+  if (!warm_up_) worker_.measurements_.RecordSuccess(success, now);
+  worker_.Finished(this);
+}
 
-  void OnResponseHead(const wire::ResponseHead& head) override;
-  void OnResponseBody(const base::Slice& raw, std::span<const std::string_view> decoded) override;
-  void OnResponseEnd() override;
-  void OnResponseError(const net::ClientError& error) override;
+void LoadRequest::Fail(std::string_view kind, std::string_view detail) {
+  ++worker_.progress_.failed;
+  if (!warm_up_) worker_.measurements_.RecordFailure(kind, detail, runtime::Now());
+  worker_.Finished(this);
+}
 
-  size_t active_index = 0;  // where the worker keeps it
-
- private:
-  void OnStreamBytes(std::string_view piece, base::TimePoint now);
-  void OnEvent(std::string_view payload, base::TimePoint now);
-  void Succeed();
-  void Fail(std::string_view kind, std::string_view detail);
-
-  LoadWorker& worker_;
-  net::ClientExchange* exchange_ = nullptr;
-  std::string head_;
-  workload::RenderedBody body_;
-  bool warm_up_ = false;
-  base::TimePoint sent_at_{};
-  // The reply.
-  int status_ = 0;
-  bool streamed_ = false;
-  bool done_seen_ = false;
-  bool error_event_ = false;
-  base::TimePoint last_token_at_{};
-  Success success_;
-  std::string error_text_;  // the start of a refusal's body
-  wire::SseParser sse_;
-  protocol::ReplyScanner scanner_;
-};
+void LoadRequest::Unreachable() { worker_.HoldBack(); }
 
 // Starts what is due at the end of the turn in which places became free.
 class LoadWorker::Pump final : public runtime::TurnHook {
@@ -81,130 +47,6 @@ class LoadWorker::Pump final : public runtime::TurnHook {
   LoadWorker& worker_;
 };
 
-void LoadWorker::Request::Begin(const workload::Start& start, const RunPlan::Target& target,
-                                net::ClientTarget* pool, base::TimePoint now) {
-  const RunPlan& plan = worker_.plan_;
-  plan.body.Render(plan.prompts.At(start.index, start.warm_up), plan.prompts.corpus(), &body_);
-  char digits[20];
-  const auto end = std::to_chars(digits, digits + sizeof(digits), body_.bytes());
-  head_ = target.head;
-  head_.append(digits, end.ptr).append("\r\n\r\n");
-  std::vector<base::Slice>& slices = worker_.slices_;
-  slices.clear();
-  for (const std::string_view piece : body_.pieces()) slices.push_back(base::Slice::Unowned(piece));
-  warm_up_ = start.warm_up;
-  sent_at_ = now;
-  status_ = 0;
-  streamed_ = done_seen_ = error_event_ = false;
-  success_ = Success();
-  error_text_.clear();
-  net::StartOptions options;
-  options.timeouts.head = options.timeouts.body_idle = plan.request_timeout;
-  exchange_ = worker_.client_.Start(pool, base::Slice::Unowned(head_), slices, *this, options);
-  if (!warm_up_) worker_.measurements_.RecordSent(start.due, now, body_.bytes());
-}
-
-void LoadWorker::Request::Cancel(std::string_view kind) {
-  exchange_->Cancel();
-  Fail(kind, "");
-}
-
-void LoadWorker::Request::OnResponseHead(const wire::ResponseHead& head) {
-  status_ = head.status;
-  const wire::HttpField* type = head.fields.Find(wire::HttpFieldId::kContentType);
-  streamed_ = status_ == 200 && type != nullptr && type->value.starts_with("text/event-stream");
-  if (streamed_) {
-    sse_ = wire::SseParser();
-  } else {
-    scanner_ = protocol::ReplyScanner();
-  }
-}
-
-void LoadWorker::Request::OnResponseBody(const base::Slice& raw,
-                                         std::span<const std::string_view> decoded) {
-  const base::TimePoint now = streamed_ ? runtime::Now() : base::TimePoint();
-  for (const std::string_view piece : decoded) {
-    success_.reply_bytes += piece.size();
-    if (streamed_) {
-      OnStreamBytes(piece, now);
-    } else if (status_ == 200) {
-      if (!scanner_.done()) scanner_.Feed(piece);
-    } else if (error_text_.size() < Measurements::kDetailBytesMax) {
-      error_text_.append(piece.substr(0, Measurements::kDetailBytesMax));
-    }
-  }
-}
-
-void LoadWorker::Request::OnStreamBytes(std::string_view piece, base::TimePoint now) {
-  sse_.Feed(piece);
-  for (wire::SseEvent event; sse_.Next(&event);) OnEvent(event.data, now);
-}
-
-void LoadWorker::Request::OnEvent(std::string_view payload, base::TimePoint now) {
-  switch (ClassifyEvent(payload)) {
-    case EventKind::kDone:
-      done_seen_ = true;
-      return;
-    case EventKind::kError:
-      error_event_ = true;
-      error_text_ = payload.substr(0, Measurements::kDetailBytesMax);
-      break;
-    case EventKind::kToken:
-      ++success_.token_events;
-      if (success_.ttft.count() < 0) {
-        success_.ttft = now - sent_at_;
-      } else if (!warm_up_) {
-        worker_.measurements_.inter_token.Record(
-            static_cast<uint64_t>((now - last_token_at_).count()));
-      }
-      last_token_at_ = now;
-      break;
-    case EventKind::kOther:
-      break;
-  }
-  ++success_.events;
-  if (protocol::MayHoldUsage(payload)) {
-    protocol::ReplyFields fields;
-    protocol::ScanPayload(payload, &fields);
-    if (fields.usage.present) success_.usage = fields.usage;
-  }
-}
-
-void LoadWorker::Request::OnResponseEnd() {
-  if (status_ < 200 || status_ > 299) {
-    Fail("http " + std::to_string(status_), error_text_);
-  } else if (error_event_) {
-    Fail("error-event", error_text_);
-  } else if (streamed_ && !done_seen_) {
-    Fail("stream-without-done", "the stream ended without [DONE]");
-  } else {
-    Succeed();
-  }
-}
-
-void LoadWorker::Request::OnResponseError(const net::ClientError& error) {
-  if (error.kind == net::ClientErrorKind::kConnectFailed ||
-      error.kind == net::ClientErrorKind::kTlsFailed) {
-    worker_.HoldBack();
-  }
-  Fail(net::ClientErrorName(error.kind), error.detail);
-}
-
-void LoadWorker::Request::Succeed() {
-  const base::TimePoint now = runtime::Now();
-  success_.latency = now - sent_at_;
-  if (!streamed_) success_.usage = scanner_.fields().usage;
-  ++worker_.progress_.succeeded;
-  if (!warm_up_) worker_.measurements_.RecordSuccess(success_, now);
-  worker_.Finished(this);
-}
-
-void LoadWorker::Request::Fail(std::string_view kind, std::string_view detail) {
-  ++worker_.progress_.failed;
-  if (!warm_up_) worker_.measurements_.RecordFailure(kind, detail, runtime::Now());
-  worker_.Finished(this);
-}
-
 LoadWorker::LoadWorker(runtime::EventLoop& loop, const RunPlan& plan,
                        const workload::PacerOptions& pacing, base::TimePoint begin,
                        std::move_only_function<void()> done)
@@ -213,14 +55,11 @@ LoadWorker::LoadWorker(runtime::EventLoop& loop, const RunPlan& plan,
       pacer_(pacing, begin),
       open_loop_(pacing.arrival != workload::Arrival::kClosedLoop),
       done_(std::move(done)),
-      next_target_(pacing.worker),
       pump_(std::make_unique<Pump>(*this)),
       due_timer_(loop, [this] { StartDue(); }),
       tick_timer_(loop, [this] { OnTick(); }),
-      client_(loop, ClientOptions(pacing)) {
-  for (const RunPlan::Target& target : plan.targets)
-    targets_.push_back(client_.AddTarget(target.spec));
-}
+      client_(plan.ext_proc ? NewExtProcLoad(loop, plan, pacing)
+                            : NewHttpLoad(loop, plan, pacing)) {}
 
 LoadWorker::~LoadWorker() = default;
 
@@ -237,7 +76,12 @@ void LoadWorker::StopStarting() {
 
 void LoadWorker::CancelAll() {
   pacer_.Stop();
-  while (!active_.empty()) active_.back()->Cancel("unfinished");
+  while (!active_.empty()) Cancel(active_.back(), "unfinished");
+}
+
+void LoadWorker::Cancel(LoadRequest* request, std::string_view kind) {
+  request->Abandon();
+  request->Fail(kind, "");
 }
 
 base::Duration LoadWorker::MeasuredCpuTime() const {
@@ -281,22 +125,24 @@ void LoadWorker::ArmForNextDue() {
 
 void LoadWorker::StartOne(const workload::Start& start, base::TimePoint now) {
   if (idle_.empty()) {
-    requests_.push_back(std::make_unique<Request>(*this));
+    requests_.push_back(client_->NewRequest(*this));
     idle_.push_back(requests_.back().get());
   }
-  Request* request = idle_.back();
+  LoadRequest* request = idle_.back();
   idle_.pop_back();
-  request->active_index = active_.size();
+  request->active_index_ = active_.size();
+  request->warm_up_ = start.warm_up;
+  request->sent_at_ = now;
   active_.push_back(request);
   ++progress_.sent;
   ++progress_.in_flight;
-  const size_t target = next_target_++ % targets_.size();
-  request->Begin(start, plan_.targets[target], targets_[target], now);
+  const uint64_t body_bytes = request->Begin(start);
+  if (!start.warm_up) measurements_.RecordSent(start.due, now, body_bytes);
 }
 
-void LoadWorker::Finished(Request* request) {
-  active_.back()->active_index = request->active_index;
-  active_[request->active_index] = active_.back();
+void LoadWorker::Finished(LoadRequest* request) {
+  active_.back()->active_index_ = request->active_index_;
+  active_[request->active_index_] = active_.back();
   active_.pop_back();
   idle_.push_back(request);
   --progress_.in_flight;
@@ -312,7 +158,7 @@ void LoadWorker::OnTick() {
   const base::TimePoint now = runtime::Now();
   // Backwards: a cancelled request is replaced by the last one, which was looked at already.
   for (size_t i = active_.size(); i-- > 0;) {
-    if (now - active_[i]->sent_at() > plan_.request_timeout) active_[i]->Cancel("timeout");
+    if (now - active_[i]->sent_at_ > plan_.request_timeout) Cancel(active_[i], "timeout");
   }
   if (drain_deadline_ == base::TimePoint::max() && (pacer_.exhausted() || now >= pacer_.until()) &&
       plan_.drain_timeout < base::TimePoint::max() - now) {

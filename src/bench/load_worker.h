@@ -1,5 +1,5 @@
-// LoadWorker: one loop's share of a run. Starts requests when the pacer says so, follows their
-// replies, stamps every event, and keeps the measurements.
+// LoadWorker: one loop's share of a run. Starts requests when the pacer says so and keeps the
+// measurements; how a request goes over the wire is a LoadClient's business.
 //
 // Thread safety: belongs to its loop's thread (or to the owner while the loop does not run). The
 // plan outlives it and is only read.
@@ -12,31 +12,55 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "bench/measure.h"
-#include "bench/options.h"
-#include "net/http_client.h"
+#include "bench/run_plan.h"
 #include "runtime/loop.h"
-#include "workload/body.h"
 #include "workload/pacer.h"
-#include "workload/prompts.h"
 
 namespace llmd::bench {
 
-// What all workers of a run share.
-struct RunPlan {
-  struct Target {
-    net::TargetSpec spec;
-    std::string head;  // request line and fields, up to the value of Content-Length
-  };
-  std::vector<Target> targets;
-  workload::PromptSource prompts;
-  workload::BodyTemplate body;
-  bool stream = false;
-  base::Duration request_timeout{};
-  base::Duration drain_timeout{};
+class LoadWorker;
+
+// One request at a time, from Begin to its end; reused.
+class LoadRequest {
+ public:
+  virtual ~LoadRequest() = default;
+
+ protected:
+  explicit LoadRequest(LoadWorker& worker) : worker_(worker) {}
+
+  // Sends the request and returns the size of its body. Ends with one call of Succeed or Fail, not
+  // before this returned, or with Abandon.
+  virtual uint64_t Begin(const workload::Start& start) = 0;
+  // Lets go of what is under way, without a word.
+  virtual void Abandon() = 0;
+
+  base::TimePoint sent_at() const { return sent_at_; }
+  // Where to put what was measured; nullptr in the warm-up.
+  Measurements* measured() const;
+  void Succeed(Success success);  // its latency is filled in
+  void Fail(std::string_view kind, std::string_view detail);
+  // Before Fail: the target cannot be reached.
+  void Unreachable();
+
+ private:
+  friend class LoadWorker;
+
+  LoadWorker& worker_;
+  size_t active_index_ = 0;  // where the worker keeps it
+  bool warm_up_ = false;
+  base::TimePoint sent_at_{};
+};
+
+// What requests of one protocol share on one loop.
+class LoadClient {
+ public:
+  virtual ~LoadClient() = default;
+  // `worker` outlives the request, and the request outlives the client.
+  virtual std::unique_ptr<LoadRequest> NewRequest(LoadWorker& worker) = 0;
 };
 
 // For the progress line; warm-up included.
@@ -61,18 +85,21 @@ class LoadWorker {
   // Ends what is in flight as failed, "unfinished".
   void CancelAll();
 
+  runtime::EventLoop& loop() const { return loop_; }
+  const RunPlan& plan() const { return plan_; }
   const Measurements& measurements() const { return measurements_; }
   const WorkerProgress& progress() const { return progress_; }
   // CPU time of the loop's thread since the measured part began; 0 in the warm-up.
   base::Duration MeasuredCpuTime() const;
 
  private:
-  class Request;
+  friend class LoadRequest;
   class Pump;
 
   void StartDue();
   void StartOne(const workload::Start& start, base::TimePoint now);
-  void Finished(Request* request);
+  void Finished(LoadRequest* request);
+  void Cancel(LoadRequest* request, std::string_view kind);
   void HoldBack();
   void OnTick();
   void ArmForNextDue();
@@ -88,16 +115,13 @@ class LoadWorker {
   base::TimePoint drain_deadline_ = base::TimePoint::max();
   base::Duration cpu_at_measured_{-1};
   bool counted_at_limit_ = false;
-  size_t next_target_ = 0;
-  std::vector<net::ClientTarget*> targets_;
-  std::vector<std::unique_ptr<Request>> requests_;  // all there are
-  std::vector<base::Slice> slices_;                 // of the body being started
-  std::vector<Request*> idle_;
-  std::vector<Request*> active_;
+  std::vector<std::unique_ptr<LoadRequest>> requests_;  // all there are
+  std::vector<LoadRequest*> idle_;
+  std::vector<LoadRequest*> active_;
   std::unique_ptr<Pump> pump_;
   runtime::Timer due_timer_;
   runtime::Timer tick_timer_;
-  net::HttpClient client_;  // dies first: cancels exchanges before their requests go
+  std::unique_ptr<LoadClient> client_;  // dies first: lets go of requests before they go
 };
 
 }  // namespace llmd::bench

@@ -68,6 +68,8 @@ void Measurements::Merge(const Measurements& other) {
   tpot.Merge(other.tpot);
   ntpot.Merge(other.ntpot);
   delay.Merge(other.delay);
+  decision.Merge(other.decision);
+  chunk_echo.Merge(other.chunk_echo);
   prompt_tokens.Merge(other.prompt_tokens);
   output_tokens.Merge(other.output_tokens);
   sent += other.sent;

@@ -38,6 +38,8 @@ struct Measurements {
   static constexpr size_t kDetailBytesMax = 300;
 
   telemetry::ValueHistogram latency, ttft, inter_token, tpot, ntpot, delay;
+  // ext_proc: last request byte written to headers reply read; chunk sent to its echo read.
+  telemetry::ValueHistogram decision, chunk_echo;
   telemetry::ValueHistogram prompt_tokens, output_tokens;
   uint64_t sent = 0;
   uint64_t succeeded = 0;

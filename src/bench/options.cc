@@ -41,6 +41,17 @@ base::Status CheckLoad(const BenchOptions& options) {
   return {};
 }
 
+base::Status CheckExtProc(const ExtProcOptions& options) {
+  if (options.connections == 0 || options.connections > kExtProcConnectionsMax) {
+    return base::InvalidArgument("--connections: from 1 to 1024");
+  }
+  if (options.response_chunks == 0 || options.response_chunks > kResponseChunksMax) {
+    return base::InvalidArgument("--response-chunks: from 1 to 1048576");
+  }
+  if (options.chunk_window == 0) return base::InvalidArgument("--chunk-window: at least 1");
+  return {};
+}
+
 }  // namespace
 
 base::Result<WatchedProcess> ParseWatchedProcess(const std::string& text) {
@@ -68,9 +79,13 @@ base::Result<WatchedProcess> ParseWatchedProcess(const std::string& text) {
 }
 
 base::Status Validate(const BenchOptions& options) {
-  if (options.urls.empty()) {
-    return base::InvalidArgument("no target: give a URL such as http://127.0.0.1:8080");
+  if (options.urls.empty() == options.ext_proc.target.empty()) {
+    return base::InvalidArgument(
+        options.urls.empty()
+            ? "no target: give a URL such as http://127.0.0.1:8080, or a picker with --ext-proc"
+            : "a URL and --ext-proc exclude each other");
   }
+  LLMD_RETURN_IF_ERROR(CheckExtProc(options.ext_proc));
   LLMD_RETURN_IF_ERROR(CheckLoad(options));
   for (const std::string& header : options.headers) LLMD_RETURN_IF_ERROR(CheckHeader(header));
   if (!wire::IsHttpFieldValue(options.api_key)) {

@@ -17,6 +17,10 @@ inline constexpr uint32_t kWorkersMax = 256;
 // A connection costs two descriptors' worth of memory and about 10 KiB here; 64 Ki of them is where
 // one client address runs out of ports.
 inline constexpr uint32_t kInFlightMax = 65535;
+// A picker's and its client's patience: 1,024 connections are more than any Envoy has workers.
+inline constexpr uint32_t kExtProcConnectionsMax = 1024;
+// A response of 200 MB.
+inline constexpr uint32_t kResponseChunksMax = 1 << 20;
 
 // Processes whose cost is added up under one name (nginx: master and workers).
 struct WatchedProcess {
@@ -26,8 +30,27 @@ struct WatchedProcess {
 // "name=pid[,pid...]".
 base::Result<WatchedProcess> ParseWatchedProcess(const std::string& text);
 
+// What of a response is sent to a picker.
+enum class ExtProcResponse : uint8_t {
+  kNone,     // the stream ends with the request, as when a client leaves
+  kHeaders,  // `response_body_mode: NONE`
+  kBody,     // `response_body_mode: FULL_DUPLEX_STREAMED`
+};
+
+// Playing Envoy to an endpoint picker instead of sending HTTP requests.
+struct ExtProcOptions {
+  std::string target;  // HOST:PORT; "": HTTP requests to the URLs
+  bool tls = false;
+  // Envoy opens about one per worker of its own.
+  uint32_t connections = 2;
+  ExtProcResponse response = ExtProcResponse::kBody;
+  uint32_t response_chunks = 100;  // of a streamed response
+  uint32_t chunk_window = 1;       // chunks of a stream that may wait for their echo
+};
+
 struct BenchOptions {
   std::vector<std::string> urls;  // requests take turns
+  ExtProcOptions ext_proc;
   // When to send.
   workload::Arrival arrival = workload::Arrival::kClosedLoop;
   double rate = 0;

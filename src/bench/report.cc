@@ -40,6 +40,18 @@ std::string_view ArrivalName(workload::Arrival arrival) {
   return "";
 }
 
+std::string_view ExtProcResponseName(ExtProcResponse response) {
+  switch (response) {
+    case ExtProcResponse::kNone:
+      return "none";
+    case ExtProcResponse::kHeaders:
+      return "headers";
+    case ExtProcResponse::kBody:
+      return "body";
+  }
+  return "";
+}
+
 // 12345678 as "12,345,678".
 std::string Grouped(uint64_t value) {
   std::string text = std::to_string(value);
@@ -83,6 +95,15 @@ Json Seconds(const telemetry::ValueHistogram& nanoseconds) {
 
 Json ConfigJson(const BenchOptions& options) {
   Json json = {{"urls", options.urls}, {"model", options.body.model}};
+  if (!options.ext_proc.target.empty()) {
+    json["ext_proc"] = {{"target", options.ext_proc.target},
+                        {"connections", options.ext_proc.connections},
+                        {"response", ExtProcResponseName(options.ext_proc.response)}};
+    if (options.body.stream && options.ext_proc.response == ExtProcResponse::kBody) {
+      json["ext_proc"]["response_chunks"] = options.ext_proc.response_chunks;
+      json["ext_proc"]["chunk_window"] = options.ext_proc.chunk_window;
+    }
+  }
   json["api"] = options.body.api == workload::Api::kChat ? "chat" : "completions";
   json["streaming"] = options.body.stream;
   json["load"] = ArrivalName(options.arrival);
@@ -116,6 +137,10 @@ Json SuccessJson(const Report& report) {
                      {"time_per_output_token", Seconds(m.tpot)},
                      {"time_to_first_token", Seconds(m.ttft)},
                      {"inter_token_latency", Seconds(m.inter_token)}};
+  if (!report.options.ext_proc.target.empty()) {
+    json["latency"]["decision"] = Seconds(m.decision);
+    json["latency"]["chunk_echo"] = Seconds(m.chunk_echo);
+  }
   const double in = Ratio(static_cast<double>(m.prompt_tokens_sum), report.elapsed_s);
   const double out = Ratio(static_cast<double>(m.output_tokens_sum), report.elapsed_s);
   json["throughput"] = {{"input_tokens_per_sec", in},
@@ -245,6 +270,13 @@ std::string Describe(const BenchOptions& options) {
                        prompts.groups.prompts_per_group, prompts.groups.system_tokens.ToString(),
                        prompts.groups.question_tokens.ToString());
   }
+  if (!options.ext_proc.target.empty()) {
+    const bool chunks = options.body.stream && options.ext_proc.response == ExtProcResponse::kBody;
+    return fmt::format("ext_proc over {} connections, {}, {}, response: {}",
+                       options.ext_proc.connections, load, size,
+                       chunks ? fmt::format("{} chunks", options.ext_proc.response_chunks)
+                              : std::string(ExtProcResponseName(options.ext_proc.response)));
+  }
   return fmt::format("{}, {}{}, {}, {} output tokens, model {}", load,
                      options.body.api == workload::Api::kChat ? "chat" : "completions",
                      options.body.stream ? " streamed" : "", size, prompts.output_tokens.ToString(),
@@ -265,6 +297,8 @@ std::string ToTable(const Report& report) {
   fmt::format_to(to, "\n{:<28}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}\n", "milliseconds", "mean",
                  "p50", "p90", "p99", "p99.9", "max");
   AppendHistogramRow(&out, "request latency", m.latency);
+  AppendHistogramRow(&out, "decision latency", m.decision);
+  AppendHistogramRow(&out, "chunk to its echo", m.chunk_echo);
   AppendHistogramRow(&out, "time to first token", m.ttft);
   AppendHistogramRow(&out, "inter-token latency", m.inter_token);
   AppendHistogramRow(&out, "time per output token", m.tpot);

@@ -47,6 +47,8 @@ Examples:
   CPU per request of the gateway and of nginx with both its workers
       llmd bench http://127.0.0.1:8080 --concurrency 16 --prompt-bytes 131072 \
           --watch-pid llmd=4711 --watch-pid nginx=4801,4802
+  decision latency of an endpoint picker at 300 requests per second of 16 KB
+      llmd bench --ext-proc 127.0.0.1:9002 --rate 300 --prompt-bytes 16384
 
 Exit status: 0 when at least one request succeeded, 1 when none did or the run could not
 start, 2 for wrong usage.)";
@@ -65,6 +67,7 @@ struct Flags {
   base::Duration drain_timeout{};
   std::string api_key_file;
   std::string extra_body;
+  std::string response = "body";
   std::string json_path;
   std::vector<std::string> watched;
   bool ignore_eos = true;
@@ -75,8 +78,7 @@ struct Flags {
 
 void AddLoadFlags(CLI::App& app, Flags& flags) {
   bench::BenchOptions& options = flags.options;
-  app.add_option("url", options.urls, "Base URL, http://HOST:PORT[/v1]; several take turns")
-      ->required();
+  app.add_option("url", options.urls, "Base URL, http://HOST:PORT[/v1]; several take turns");
   auto* rate = app.add_option("--rate", options.rate, "Open loop: requests per second");
   app.add_option("--arrival", flags.arrival,
                  "Open loop: poisson (independent gaps) or constant (exactly periodic)")
@@ -150,6 +152,25 @@ void AddRequestFlags(CLI::App& app, Flags& flags) {
   app.add_flag("--insecure", options.insecure_skip_verify, "Do not check it");
 }
 
+void AddExtProcFlags(CLI::App& app, Flags& flags) {
+  bench::ExtProcOptions& options = flags.options.ext_proc;
+  auto* target = app.add_option("--ext-proc", options.target,
+                                "HOST:PORT of an endpoint picker: play Envoy to it, no URL then");
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return app.add_option(name, value, help)->needs(target)->capture_default_str();
+  };
+  app.add_flag("--ext-proc-tls", options.tls, "The picker speaks TLS")->needs(target);
+  add("--connections", options.connections, "HTTP/2 connections to open, over all workers");
+  add("--response", flags.response,
+      "What of the responses the picker sees: body (200 bytes of JSON or, with --stream, chunks of "
+      "as many), headers (Envoy's response_body_mode NONE) or none")
+      ->check(CLI::IsMember({"body", "headers", "none"}));
+  add("--response-chunks", options.response_chunks, "Chunks of a streamed response");
+  add("--chunk-window", options.chunk_window,
+      "Chunks of one stream that may wait for their echo: 1 sends each after the one before came "
+      "back");
+}
+
 void AddOutputFlags(CLI::App& app, Flags& flags) {
   app.add_option("--json", flags.json_path, "Write the report as JSON; - for standard output");
   app.add_option("--watch-pid", flags.watched,
@@ -210,6 +231,9 @@ base::Result<bench::BenchOptions> Understand(Flags flags) {
   LLMD_RETURN_IF_ERROR(ReadExtraBody(flags.extra_body, &options.body.extra_members));
   options.body.api = flags.api == "chat" ? workload::Api::kChat : workload::Api::kCompletions;
   options.body.ignore_eos = flags.ignore_eos;
+  options.ext_proc.response = flags.response == "none"      ? bench::ExtProcResponse::kNone
+                              : flags.response == "headers" ? bench::ExtProcResponse::kHeaders
+                                                            : bench::ExtProcResponse::kBody;
   if (!flags.api_key_file.empty()) {
     LLMD_ASSIGN_OR_RETURN(const std::string key, runtime::ReadFile(flags.api_key_file, 64 << 10));
     options.api_key = base::Trim(base::Split(key, '\n').front());
@@ -283,6 +307,8 @@ int BenchMain(int argc, char** argv) {
   GroupNewOptions(app, "Prompts");
   AddRequestFlags(app, flags);
   GroupNewOptions(app, "Requests");
+  AddExtProcFlags(app, flags);
+  GroupNewOptions(app, "Endpoint pickers");
   AddOutputFlags(app, flags);
   GroupNewOptions(app, "Output");
   if (const int status = ParseFlags(app, argc, argv); status >= 0) return status;

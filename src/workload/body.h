@@ -35,6 +35,10 @@ class RenderedBody {
   // Valid until the next Render into this object, and as long as the prompt source lives.
   const std::vector<std::string_view>& pieces() const { return pieces_; }
   uint64_t bytes() const { return bytes_; }
+  // Whether `piece` is this object's own; if not it is the corpus's and outlives it.
+  bool InFrame(std::string_view piece) const {
+    return piece.data() >= frame_.data() && piece.data() < frame_.data() + frame_.size();
+  }
 
  private:
   friend class BodyTemplate;
