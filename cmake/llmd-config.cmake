@@ -1,5 +1,5 @@
 include(CMakeFindDependencyMacro)
-foreach(library CLI11 fmt nlohmann_json OpenSSL simdjson Threads yaml-cpp)
+foreach(library CLI11 fmt nlohmann_json OpenSSL simdjson Threads yaml-cpp ZLIB)
   find_dependency(${library})
 endforeach()
 include(${CMAKE_CURRENT_LIST_DIR}/llmd-targets.cmake)

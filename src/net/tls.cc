@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/strings.h"
+#include "net/tls_policy.h"
 #include "runtime/file_watch.h"
 #include "runtime/socket.h"
 
@@ -220,11 +221,14 @@ base::Status UsePair(SSL_CTX* ctx, const std::string& certificate_file,
   return {};
 }
 
-int SelectHttp11(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in,
-                 unsigned in_size, void*) {
-  static constexpr unsigned char kHttp11[] = "\x08http/1.1";
+// `wanted` is the protocol with its length in front, as on the wire.
+int SelectAlpn(SSL*, const unsigned char** out, unsigned char* out_size, const unsigned char* in,
+               unsigned in_size, void* wanted) {
+  const auto& protocol = *static_cast<const std::string*>(wanted);
   unsigned char* chosen = nullptr;
-  if (SSL_select_next_proto(&chosen, out_size, kHttp11, sizeof(kHttp11) - 1, in, in_size) !=
+  if (SSL_select_next_proto(&chosen, out_size,
+                            reinterpret_cast<const unsigned char*>(protocol.data()),
+                            static_cast<unsigned>(protocol.size()), in, in_size) !=
       OPENSSL_NPN_NEGOTIATED) {
     return SSL_TLSEXT_ERR_NOACK;
   }
@@ -232,27 +236,44 @@ int SelectHttp11(SSL*, const unsigned char** out, unsigned char* out_size, const
   return SSL_TLSEXT_ERR_OK;
 }
 
-base::Result<CtxPtr> LoadServerContext(const TlsServerOptions& options) {
+std::string AlpnWire(const std::string& protocol) {
+  return std::string(1, static_cast<char>(protocol.size())) + protocol;
+}
+
+// All but the certificate.
+base::Result<CtxPtr> NewServerContext(const TlsServerOptions& options) {
   CtxPtr ctx = NewContext(TLS_server_method());
   if (!ctx) return std::unexpected(SslFailure("TLS"));
-  LLMD_RETURN_IF_ERROR(UsePair(ctx.get(), options.certificate_file, options.key_file));
+  LLMD_RETURN_IF_ERROR(ApplyTlsPolicy(ctx.get(), options));
   if (!options.client_ca_file.empty()) {
     if (SSL_CTX_load_verify_file(ctx.get(), options.client_ca_file.c_str()) != 1) {
       return std::unexpected(SslFailure("TLS CA file " + options.client_ca_file));
     }
     SSL_CTX_set_verify(ctx.get(), SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   }
-  SSL_CTX_set_alpn_select_cb(ctx.get(), SelectHttp11, nullptr);
+  return ctx;
+}
+
+base::Result<CtxPtr> LoadServerContext(const TlsServerOptions& options) {
+  LLMD_ASSIGN_OR_RETURN(CtxPtr ctx, NewServerContext(options));
+  LLMD_RETURN_IF_ERROR(UsePair(ctx.get(), options.certificate_file, options.key_file));
   return ctx;
 }
 
 class ServerContext final : public TlsServerContext {
  public:
-  ServerContext(TlsServerOptions options, CtxPtr ctx)
-      : options_(std::move(options)), ctx_(std::move(ctx)) {}
+  ServerContext(TlsServerOptions options, CtxPtr ctx, bool self_signed)
+      : options_(std::move(options)),
+        alpn_(AlpnWire(options_.alpn)),
+        self_signed_(self_signed),
+        ctx_(std::move(ctx)) {
+    SSL_CTX_set_alpn_select_cb(ctx_.get(), SelectAlpn, &alpn_);
+  }
 
   base::Status Reload() override {
+    if (self_signed_) return {};
     LLMD_ASSIGN_OR_RETURN(CtxPtr fresh, LoadServerContext(options_));
+    SSL_CTX_set_alpn_select_cb(fresh.get(), SelectAlpn, &alpn_);
     std::lock_guard lock(mutex_);
     ctx_.swap(fresh);
     return {};
@@ -272,6 +293,8 @@ class ServerContext final : public TlsServerContext {
 
  private:
   const TlsServerOptions options_;
+  std::string alpn_;  // contexts, and connections made of them, point here
+  const bool self_signed_;
   std::mutex mutex_;
   CtxPtr ctx_;  // guarded by mutex_
 };
@@ -304,7 +327,14 @@ class ClientContext final : public TlsClientContext {
 
 base::Result<std::shared_ptr<TlsServerContext>> TlsServerContext::Load(TlsServerOptions options) {
   LLMD_ASSIGN_OR_RETURN(CtxPtr ctx, LoadServerContext(options));
-  return std::make_shared<ServerContext>(std::move(options), std::move(ctx));
+  return std::make_shared<ServerContext>(std::move(options), std::move(ctx), false);
+}
+
+base::Result<std::shared_ptr<TlsServerContext>> TlsServerContext::SelfSigned(
+    const SelfSignedOptions& self, TlsServerOptions options) {
+  LLMD_ASSIGN_OR_RETURN(CtxPtr ctx, NewServerContext(options));
+  LLMD_RETURN_IF_ERROR(UseSelfSigned(ctx.get(), self, WantsRsaKey(options)));
+  return std::make_shared<ServerContext>(std::move(options), std::move(ctx), true);
 }
 
 base::Result<std::shared_ptr<TlsClientContext>> TlsClientContext::Create(
@@ -325,7 +355,7 @@ base::Result<std::shared_ptr<TlsClientContext>> TlsClientContext::Create(
   }
   SSL_CTX_set_verify(ctx.get(), options.insecure_skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER,
                      nullptr);
-  const std::string alpn = std::string(1, static_cast<char>(options.alpn.size())) + options.alpn;
+  const std::string alpn = AlpnWire(options.alpn);
   SSL_CTX_set_alpn_protos(ctx.get(), reinterpret_cast<const unsigned char*>(alpn.data()),
                           static_cast<unsigned>(alpn.size()));
   return std::make_shared<ClientContext>(std::move(ctx), !options.insecure_skip_verify);
