@@ -1,6 +1,5 @@
 // Golden pairs, one folder of testdata/ each: a request as clients send it, the reply as engines
 // send it, and what is read from the two, wherever they are cut. `*.hex` files are gRPC bodies.
-// The first line of request.want names the API.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -34,13 +33,40 @@ std::string FromHex(const std::string& text) {
   return out;
 }
 
-Api ApiNamed(std::string_view name) {
-  for (int i = 0; i < kApiCount; ++i) {
-    if (InfoOf(static_cast<Api>(i)).name == name) return static_cast<Api>(i);
-  }
-  ADD_FAILURE() << "no API is called " << name;
-  return Api::kOpaque;
-}
+struct Pair {
+  const char* folder;
+  Api api;
+};
+constexpr Pair kPairs[] = {
+    {"chat_completions", Api::kChatCompletions},
+    {"chat_completions_continuous_usage", Api::kChatCompletions},
+    {"chat_completions_stream", Api::kChatCompletions},
+    {"chat_completions_render", Api::kChatCompletionsRender},
+    {"completions", Api::kCompletions},
+    {"completions_stream", Api::kCompletions},
+    {"completions_token_ids", Api::kCompletions},
+    {"completions_render", Api::kCompletionsRender},
+    {"embeddings", Api::kEmbeddings},
+    {"responses", Api::kResponses},
+    {"responses_stream", Api::kResponses},
+    {"conversations", Api::kConversations},
+    {"images_generations", Api::kImagesGenerations},
+    {"messages", Api::kMessages},
+    {"messages_stream", Api::kMessages},
+    {"messages_stream_cached", Api::kMessages},
+    {"messages_count_tokens", Api::kMessagesCountTokens},
+    {"vllm_generate", Api::kVllmGenerate},
+    {"vllm_generate_stream", Api::kVllmGenerate},
+    {"sglang_generate", Api::kSglangGenerate},
+    {"sglang_generate_stream", Api::kSglangGenerate},
+    {"vllm_grpc_generate", Api::kVllmGrpcGenerate},
+    {"vllm_grpc_generate_text", Api::kVllmGrpcGenerate},
+    {"vllm_grpc_embed", Api::kVllmGrpcEmbed},
+    {"vllm_grpc_health_check", Api::kVllmGrpcOther},
+    {"vertex_chat_completions", Api::kVertexChatCompletions},
+    {"vertex_raw_predict", Api::kVertexRawPredict},
+    {"vertex_stream_raw_predict", Api::kVertexStreamRawPredict},
+};
 
 // The file of that stem, as bytes; its extension.
 std::string Load(const fs::path& folder, std::string_view stem, std::string* extension) {
@@ -54,51 +80,34 @@ std::string Load(const fs::path& folder, std::string_view stem, std::string* ext
   return {};
 }
 
-class Golden : public ::testing::TestWithParam<fs::path> {};
+class Golden : public ::testing::TestWithParam<Pair> {};
 
 TEST_P(Golden, WhateverTheCut) {
-  const std::string want = ReadFile(GetParam() / "request.want");
-  const size_t line_end = std::min(want.find('\n'), want.size() - 1);
-  const Api api = ApiNamed(std::string_view(want).substr(0, line_end));
+  const auto [name, api] = GetParam();
+  const fs::path folder = fs::path(LLMD_SOURCE_DIR "/src/protocol/testdata") / name;
   std::string extension;
-  const std::string request = Load(GetParam(), "request", &extension);
-  EXPECT_EQ(DescribeRequest(api, request, {}), want.substr(line_end + 1));
+  const std::string request = Load(folder, "request", &extension);
+  const std::string want = ReadFile(folder / "request.want");
   for (size_t cut = 0; cut <= request.size(); ++cut) {
-    ASSERT_EQ(DescribeRequest(api, request, {cut}), want.substr(line_end + 1)) << "cut at " << cut;
+    ASSERT_EQ(DescribeRequest(api, request, {cut}), want) << "cut at " << cut;
   }
-  const std::string reply = Load(GetParam(), "reply", &extension);
+  const std::string reply = Load(folder, "reply", &extension);
   const ReplyKind kind = extension == ".hex"   ? ReplyKind::kGrpc
                          : extension == ".sse" ? ReplyKind::kEvents
                                                : ReplyKind::kDocument;
-  const std::string reply_want = ReadFile(GetParam() / "reply.want");
+  const std::string reply_want = ReadFile(folder / "reply.want");
   for (size_t cut = 0; cut <= reply.size(); ++cut) {
     ASSERT_EQ(DescribeReply(api, kind, reply, cut), reply_want) << "cut at " << cut;
   }
 }
 
-std::vector<fs::path> Folders() {
-  std::vector<fs::path> folders;
-  for (const auto& entry : fs::directory_iterator(LLMD_SOURCE_DIR "/src/protocol/testdata")) {
-    folders.push_back(entry.path());
-  }
-  std::ranges::sort(folders);
-  return folders;
-}
+INSTANTIATE_TEST_SUITE_P(Testdata, Golden, ::testing::ValuesIn(kPairs),
+                         [](const auto& info) { return std::string(info.param.folder); });
 
-INSTANTIATE_TEST_SUITE_P(Testdata, Golden, ::testing::ValuesIn(Folders()),
-                         [](const auto& info) { return info.param.filename().string(); });
-
-TEST(GoldenFolders, EveryApiHasOne) {
+TEST(GoldenPairs, EveryApiHasOne) {
   std::set<Api> seen = {Api::kOpaque};
-  for (const fs::path& folder : Folders()) {
-    std::ifstream in(folder / "request.want");
-    std::string name;
-    std::getline(in, name);
-    seen.insert(ApiNamed(name));
-  }
-  for (int i = 0; i < kApiCount; ++i) {
-    EXPECT_TRUE(seen.contains(static_cast<Api>(i))) << InfoOf(static_cast<Api>(i)).name;
-  }
+  for (const Pair& pair : kPairs) seen.insert(pair.api);
+  EXPECT_EQ(seen.size(), size_t{kApiCount});
 }
 
 }  // namespace

@@ -136,23 +136,30 @@ std::optional<ImageSize> JpegSize(Base64Reader& in) {
   }
 }
 
-}  // namespace
-
-std::optional<ImageSize> ImageSizeOfDataUrl(std::span<const protocol::Piece> url) {
-  UrlReader reader(url);
-  if (!reader.Skip("data:image/")) return std::nullopt;
-  // Parameters up to "base64,"; media types are short.
+// Up to and with "base64,"; media types are short.
+bool SkipParameters(UrlReader& reader) {
   std::string_view wanted = "base64,";
   for (int i = 0; i < 256 && !wanted.empty(); ++i) {
     const int c = reader.Next();
-    if (c < 0) return std::nullopt;
+    if (c < 0) return false;
     if (c == wanted[0]) {
       wanted.remove_prefix(1);
     } else {
       wanted = c == 'b' ? "ase64," : "base64,";
     }
   }
-  if (!wanted.empty()) return std::nullopt;
+  return wanted.empty();
+}
+
+}  // namespace
+
+std::optional<ImageSize> ImageSizeOf(std::span<const protocol::Piece> text) {
+  UrlReader reader(text);
+  if (reader.Skip("data:image/")) {
+    if (!SkipParameters(reader)) return std::nullopt;
+  } else {
+    reader = UrlReader(text);  // a URL of another kind ends at its colon
+  }
   Base64Reader image(reader);
   switch (image.Next()) {
     case 0x89:

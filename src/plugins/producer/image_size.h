@@ -1,6 +1,7 @@
-// Width and height of an image in a data URL, from the first bytes of its PNG, JPEG or GIF header.
+// Width and height of an image in a data URL, or in plain base64 as Anthropic's API has it, from
+// the first bytes of its PNG, JPEG or GIF header.
 //
-// The URL is the raw content of a JSON string in one or more pieces; "\/" for a slash is
+// The text is the raw content of a JSON string in one or more pieces; "\/" for a slash is
 // understood. Reads at most kImageHeaderBytesMax decoded bytes (the photographs' embedded
 // thumbnails come before the size in a JPEG and are at most 64 KiB); what is not found by then is
 // unknown.
@@ -23,6 +24,6 @@ struct ImageSize {
   friend bool operator==(const ImageSize&, const ImageSize&) = default;
 };
 
-std::optional<ImageSize> ImageSizeOfDataUrl(std::span<const protocol::Piece> url);
+std::optional<ImageSize> ImageSizeOf(std::span<const protocol::Piece> text);
 
 }  // namespace llmd::plugins

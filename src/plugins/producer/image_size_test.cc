@@ -43,7 +43,7 @@ std::string Jpeg(size_t filler) {
 
 std::optional<ImageSize> SizeOf(const std::string& url) {
   const protocol::Piece piece{.bytes = url, .kind = protocol::PieceKind::kImage};
-  return ImageSizeOfDataUrl({&piece, 1});
+  return ImageSizeOf({&piece, 1});
 }
 
 TEST(ImageSize, ReadsTheHeadersOfPngGifAndJpeg) {
@@ -51,6 +51,13 @@ TEST(ImageSize, ReadsTheHeadersOfPngGifAndJpeg) {
   EXPECT_EQ(SizeOf("data:image/gif;base64," + Base64(Gif())), (ImageSize{320, 200}));
   EXPECT_EQ(SizeOf("data:image/jpeg;base64," + Base64(Jpeg(0))), (ImageSize{300, 1000}));
   EXPECT_EQ(SizeOf("data:image/jpeg;base64," + Base64(Jpeg(140000))), (ImageSize{300, 1000}));
+}
+
+TEST(ImageSize, ReadsPlainBase64) {
+  EXPECT_EQ(SizeOf(Base64(Png(1, 0))), (ImageSize{256, 512}));
+  EXPECT_EQ(SizeOf(Base64(Jpeg(0))), (ImageSize{300, 1000}));
+  EXPECT_EQ(SizeOf("https://example.com/iVBORw0KGgo"), std::nullopt);
+  EXPECT_EQ(SizeOf("iVBORw0K"), std::nullopt);
 }
 
 TEST(ImageSize, UnderstandsParametersAndEscapedSlashes) {
@@ -72,7 +79,7 @@ TEST(ImageSize, HowTheUrlIsCutDoesNotMatter) {
       pieces.push_back({.bytes = rest.substr(0, n), .continued = !pieces.empty()});
       rest.remove_prefix(n);
     }
-    ASSERT_EQ(ImageSizeOfDataUrl(pieces), (ImageSize{300, 1000}));
+    ASSERT_EQ(ImageSizeOf(pieces), (ImageSize{300, 1000}));
   }
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/hash.h"
+
 namespace llmd::plugins {
 namespace {
 
@@ -27,34 +29,28 @@ uint32_t ContentToken(const PromptValue& value, base::Arena& arena) {
   return hashes.empty() ? 0 : static_cast<uint32_t>(hashes.back());
 }
 
-// The numbers of a JSON array of token ids; a number may be cut between two pieces.
-void AppendTokenIds(const PromptValue& value, PromptHasher& hasher) {
-  uint32_t id = 0;
-  bool in_number = false;
-  auto end_number = [&] {
-    if (in_number) hasher.AppendTokens(id, 1);
-    id = 0;
-    in_number = false;
-  };
-  for (const protocol::Piece& piece : value.pieces) {
-    for (char c : piece.bytes) {
-      if (c >= '0' && c <= '9') {
-        id = id * 10 + static_cast<uint32_t>(c - '0');
-        in_number = true;
-      } else {
-        end_number();
-      }
+// Ids that stand for media are all alike, whatever the content: its hash takes their place.
+void AppendTokenIds(const protocol::Request& request, const PromptValue& value,
+                    PromptHasher& hasher) {
+  std::span<const protocol::MediaFeature> media = request.media_features;  // by offset
+  uint64_t at = 0;
+  protocol::ForEachTokenId(request.encoding, value.pieces, [&](uint32_t id) {
+    while (!media.empty() && at >= uint64_t{media[0].offset} + media[0].length) {
+      media = media.subspan(1);
     }
-  }
-  end_number();
+    const bool inside = !media.empty() && at >= media[0].offset;
+    hasher.AppendTokens(inside ? static_cast<uint32_t>(base::Hash64(media[0].hash)) : id, 1);
+    ++at;
+  });
 }
 
-void AppendValue(const PromptValue& value, std::span<const uint32_t> media_tokens,
-                 PromptHasher& hasher, base::Arena& arena) {
+void AppendValue(const protocol::Request& request, const PromptValue& value,
+                 std::span<const uint32_t> media_tokens, PromptHasher& hasher,
+                 base::Arena& arena) {
   if (hasher.full()) return;
   if (value.kind == PieceKind::kTokenIds) {
     hasher.AlignToToken();
-    AppendTokenIds(value, hasher);
+    AppendTokenIds(request, value, hasher);
   } else if (protocol::IsMedia(value.kind)) {
     hasher.AlignToToken();
     hasher.AppendTokens(ContentToken(value, arena), MediaTokens(value, media_tokens));
@@ -123,7 +119,7 @@ PromptChains HashPrompts(const protocol::Request& request, std::span<const uint3
       const size_t room = std::min(blocks_max, out.size() - used);
       hasher.emplace(seed, staging.size(), out.subspan(used, room), staging);
     }
-    AppendValue(value, media_tokens, *hasher, arena);
+    AppendValue(request, value, media_tokens, *hasher, arena);
   });
   finish();
   return {chains.first(chain_count), static_cast<uint32_t>(used)};

@@ -1,11 +1,12 @@
 // The prompt as producers see it: values in the order in which an engine would have them, and their
 // size in estimated tokens.
 //
-// Order is that of upstream's estimate: tools first, then roles and contents as they stand in the
-// document. Text is four bytes per token over the raw JSON bytes (the same text escaped differently
-// counts differently). A media value begins at a whole token and stands for as many placeholder
-// tokens as the token producer said; token ids stand for themselves. Tool calls of assistant
-// messages are part of the prompt here and not in upstream's estimate.
+// Order is that of upstream's estimate: tools first, then a system prompt beside the messages, then
+// roles and contents as they stand in the document. Text is four bytes per token over the raw JSON
+// bytes (the same text escaped differently counts differently). A media value begins at a whole
+// token and stands for as many placeholder tokens as the token producer said; token ids stand for
+// themselves, except that those which an engine fills with content count as that content. Tool
+// calls of assistant messages are part of the prompt here and not in upstream's estimate.
 #pragma once
 
 #include <cstdint>
@@ -33,14 +34,18 @@ struct PromptValue {
 
 template <class Visit>
 void ForEachValue(const protocol::Request& request, Visit visit) {
+  using protocol::PieceKind;
   const std::span<const protocol::Piece> pieces = request.pieces;
-  for (const bool tools : {true, false}) {
+  const auto rank = [](PieceKind kind) {
+    return kind == PieceKind::kTools ? 0 : kind == PieceKind::kSystem ? 1 : 2;
+  };
+  for (const int wanted : {0, 1, 2}) {
     uint32_t media_index = 0;
     for (size_t begin = 0, end; begin < pieces.size(); begin = end) {
       end = begin + 1;
       while (end < pieces.size() && pieces[end].continued) ++end;
       const protocol::Piece& first = pieces[begin];
-      if ((first.kind == protocol::PieceKind::kTools) == tools) {
+      if (rank(first.kind) == wanted) {
         visit(
             PromptValue{first.kind, first.prompt, media_index, pieces.subspan(begin, end - begin)});
       }

@@ -60,6 +60,42 @@ TEST(Prompt, ToolsComeFirstWhereverTheyStand) {
   EXPECT_EQ(before.Hash()[0], HashText(tools + "what is the time"));
 }
 
+TEST(Prompt, ASystemPromptStandsBehindTheToolsWhereverItStands) {
+  Prompts last({{.bytes = "what is the time"},
+                {.bytes = "be brief", .kind = PieceKind::kSystem},
+                {.bytes = "[1]", .kind = PieceKind::kTools}});
+  EXPECT_EQ(last.Hash().at(0), HashText("[1]be briefwhat is the time"));
+}
+
+TEST(Prompt, PackedTokenIdsAreTheSameTokens) {
+  Prompts json({{.bytes = "1,2,300,70000,5", .token_count = 5, .kind = PieceKind::kTokenIds}});
+  const std::string_view varints("\x01\x02\xac\x02\xf0\xa2\x04\x05", 8);
+  Prompts packed({{.bytes = varints.substr(0, 3), .kind = PieceKind::kTokenIds},
+                  {.bytes = varints.substr(3),
+                   .token_count = 5,
+                   .kind = PieceKind::kTokenIds,
+                   .continued = true}});
+  packed.request.encoding = protocol::Encoding::kProtobuf;
+  EXPECT_EQ(packed.Hash(), json.Hash());
+  EXPECT_EQ(packed.Tokens(), 5u);
+}
+
+TEST(Prompt, TokenIdsThatStandForAnImageCountAsTheImage) {
+  const auto hashes = [](std::string_view image) {
+    Prompts ids({{.bytes = "1,2,9,9,9,9,9,9,3,4,5,6,7,8,9,10,11,12,13",
+                  .token_count = 19,
+                  .kind = PieceKind::kTokenIds}});
+    const protocol::MediaFeature feature{.offset = 4, .length = 4, .hash = image};
+    ids.request.media_features = {&feature, 1};
+    return ids.Hash().at(0);
+  };
+  ASSERT_EQ(hashes("cat").size(), 5u);
+  EXPECT_EQ(hashes("cat"), hashes("cat"));
+  EXPECT_EQ(hashes("cat")[0], hashes("dog")[0]) << "what is before the image is shared";
+  EXPECT_NE(hashes("cat")[1], hashes("dog")[1]);
+  EXPECT_NE(hashes("cat")[4], hashes("dog")[4]);
+}
+
 TEST(Prompt, EveryPromptOfABatchHasItsOwnChain) {
   Prompts batch(
       {{.bytes = "the first of two prompts", .prompt = 0}, {.bytes = "the second", .prompt = 1}});

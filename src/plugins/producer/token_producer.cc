@@ -284,7 +284,7 @@ class TokenProducer final : public plugin::Plugin, public plugin::DataProducer {
   }
   double ImageTokens(const PromptValue& value) const {
     std::optional<ImageSize> size;
-    if (image_.mode == CountMode::kDynamic) size = ImageSizeOfDataUrl(value.pieces);
+    if (image_.mode == CountMode::kDynamic) size = ImageSizeOf(value.pieces);
     const Resolution& standard = estimate_.image.resolution;
     return size ? image_.Tokens(size->width, size->height)
                 : image_.Tokens(static_cast<double>(standard.width),
