@@ -23,7 +23,7 @@ void CheckRewrite(Api api, std::string_view body) {
   Request request;
   RequestParser parser(api, arena, &request, {.model_required = false});
   parser.Feed(body);
-  if (!parser.Finish().ok() || api == Api::kOpaque) return;
+  if (!parser.Finish().ok() || !InfoOf(api).takes_model) return;
   const wire::Edit edit = ModelEdit(request, "new \"model\"", arena);
   const std::string rewritten =
       base::Concat(body.substr(0, edit.begin), edit.bytes.view(), body.substr(edit.end));

@@ -51,6 +51,14 @@ const Case kCases[] = {
     {R"({"usage":{"prompt_tokens":{"x":1}},"model":"m"})", true, 0, 0, 0, 0, ""},
     {R"({"usage":{"prompt_tokens":-5,"completion_tokens":1.5}})", true, 0, 0, 0, 0, ""},
     {R"([{"usage":{"prompt_tokens":9}}])", false, 0, 0, 0, 0, ""},
+    {R"({"type":"message_start","message":{"model":"m","usage":{"input_tokens":25,)"
+     R"("cache_read_input_tokens":7,"output_tokens":1}}})",
+     true, 25, 1, 26, 7, "\"m\""},
+    {R"({"meta_info":{"id":"r","finish_reason":{"type":"stop"},"prompt_tokens":3,)"
+     R"("completion_tokens":2,"cached_tokens":1},"text":"x"})",
+     true, 3, 2, 5, 1, ""},
+    {R"({"meta_info":{"id":"r","cached_tokens":1}})", false, 0, 0, 0, 1, ""},
+    {R"({"object":"error","message":"the model \"m\" is unknown"})", false, 0, 0, 0, 0, ""},
     {"[DONE]", false, 0, 0, 0, 0, ""},
     {"", false, 0, 0, 0, 0, ""},
 };
@@ -71,7 +79,7 @@ TEST(Usage, TableAtEveryCut) {
     ScanPayload(c.body, &fields);
     Check(c, fields);
     if (c.present) {
-      EXPECT_TRUE(MayHoldUsage(c.body)) << c.body;
+      EXPECT_TRUE(MayHoldUsage(c.body) || MayHoldUsage(c.body, ReplyFormat::kSglang)) << c.body;
     }
     for (size_t cut = 0; cut <= c.body.size(); ++cut) {
       ReplyScanner scanner;
@@ -90,6 +98,18 @@ TEST(Usage, FieldsStayWhereAPayloadSaysNothing) {
   EXPECT_EQ(fields.usage.prompt_tokens, 3);
   EXPECT_EQ(fields.usage.completion_tokens, 2);
   EXPECT_EQ(fields.model_end, 0u);  // the last payload has no model
+}
+
+TEST(Usage, WhatTwoEventsTellIsPutTogether) {
+  ReplyFields fields;
+  ScanPayload(
+      R"({"message":{"usage":{"input_tokens":25,"output_tokens":1,"cache_read_input_tokens":9}}})",
+      &fields);
+  ScanPayload(R"({"type":"message_delta","usage":{"input_tokens":0,"output_tokens":15}})", &fields);
+  EXPECT_EQ(fields.usage.prompt_tokens, 25);
+  EXPECT_EQ(fields.usage.completion_tokens, 15);
+  EXPECT_EQ(fields.usage.total_tokens, 40);
+  EXPECT_EQ(fields.usage.cached_tokens, 9);
 }
 
 TEST(Usage, MayHoldUsageRejectsWhatCannot) {
