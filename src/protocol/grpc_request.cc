@@ -74,7 +74,7 @@ bool GrpcRequestReader::Next(std::string_view* json) {
       case wire::GrpcFrames::Event::kMessage:
         if (framed_) break;
         framed_ = true;
-        if (frames_.compressed()) wrong_ = kCompressed;
+        if (frames_.compressed()) Wrong(kCompressed, 0);
         scan_.Begin(frames_.length());
         break;
       case wire::GrpcFrames::Event::kPart:
@@ -162,8 +162,7 @@ void GrpcRequestReader::OnBytes() {
       return pieces_->Add(PieceKind::kText, scan_.part(), scan_.last());
     case Taken::kTokenIds:
       if (!packed_.Feed(scan_.part()) || (scan_.last() && !packed_.complete())) {
-        wrong_ = kBadIds;
-        return;
+        return Wrong(kBadIds, taken_at_);
       }
       pieces_->BeginPrompt();
       return pieces_->Add(PieceKind::kTokenIds, scan_.part(), /*last=*/false);
@@ -190,8 +189,7 @@ void GrpcRequestReader::OnHash() {
   if (scan_.last() && hash_size_ == 0) return features_->AddHash(PieceKind::kImage, part);
   if (!hash_) hash_ = static_cast<char*>(arena_.Allocate(kHashBytesMax, 1));
   if (hash_size_ + part.size() > kHashBytesMax) {
-    wrong_ = "a hash is too long";
-    return;
+    return Wrong("a hash is too long", taken_at_);
   }
   if (!part.empty()) std::memcpy(hash_ + hash_size_, part.data(), part.size());
   hash_size_ += part.size();
@@ -223,14 +221,20 @@ void GrpcRequestReader::Enter(Message message) {
 
 void GrpcRequestReader::Take(Taken taken) {
   taken_ = taken;
+  taken_at_ = scan_.offset();
   scan_.Take();
 }
 
 bool GrpcRequestReader::Once(uint32_t bit) {
   const bool first = !(seen_ & bit);
   seen_ |= bit;
-  if (!first) wrong_ = kGivenTwice;
+  if (!first) Wrong(kGivenTwice, scan_.offset());
   return first;
+}
+
+void GrpcRequestReader::Wrong(std::string_view what, uint64_t at) {
+  wrong_ = what;
+  wrong_at_ = at;
 }
 
 base::Status GrpcRequestReader::Finish() const {
@@ -242,11 +246,12 @@ base::Status GrpcRequestReader::Finish() const {
         std::to_string(frames_.header_bytes())));
   }
   if (wrong_ == kCompressed) return base::InvalidArgument(base::Concat(kPayload, wrong_));
-  const std::string_view reason =
-      wrong_.empty() ? wire::ProtoErrorText(scan_.error()) : wrong_;
   if (!good()) {
-    return base::InvalidArgument(base::Concat("unmarshaling ", dialect_.message, ": ", reason,
-                                              " (at byte ", std::to_string(scan_.offset()), ")"));
+    const bool wire = wrong_.empty();
+    return base::InvalidArgument(
+        base::Concat("unmarshaling ", dialect_.message, ": ",
+                     wire ? wire::ProtoErrorText(scan_.error()) : wrong_, " (at byte ",
+                     std::to_string(wire ? scan_.offset() : wrong_at_), ")"));
   }
   if (!complete_) {
     return base::InvalidArgument(base::Concat(

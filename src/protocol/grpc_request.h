@@ -51,6 +51,7 @@ class GrpcRequestReader {
   void Enter(Message message);
   void Take(Taken taken);
   bool Once(uint32_t bit);
+  void Wrong(std::string_view what, uint64_t at);
   Message top() const { return messages_[message_count_ - 1]; }
 
   const Dialect& dialect_;
@@ -62,6 +63,8 @@ class GrpcRequestReader {
   wire::ProtoScanner scan_;
   wire::PackedVarints packed_;
   std::string_view wrong_;        // what is wrong beyond the wire format
+  uint64_t wrong_at_ = 0;         // in the message
+  uint64_t taken_at_ = 0;         // where the content that is taken begins
   Message messages_[wire::kProtoScanDepthMax];
   uint8_t message_count_ = 1;
   Taken taken_ = Taken::kText;
