@@ -16,9 +16,19 @@ Generation::~Generation() = default;
 protocol::Api Generation::ApiFor(std::string_view path) const {
   if (path.size() > 1 && path.ends_with('/')) path.remove_suffix(1);
   for (const plugin::Parser::Claim& claim : claims_) {
-    if (path.ends_with(claim.suffix)) return claim.api;
+    if (claim.Matches(path)) return claim.api;
   }
   return protocol::Api::kOpaque;
+}
+
+bool Generation::ParsersSupport(std::string_view app_protocol) const {
+  if (app_protocol.empty()) return true;
+  return std::ranges::all_of(parsers_, [app_protocol](const plugin::Parser* parser) {
+    const auto protocols = parser->protocols();
+    return protocols.empty() || std::ranges::any_of(protocols, [app_protocol](auto protocol) {
+             return plugin::AppProtocolName(protocol) == app_protocol;
+           });
+  });
 }
 
 base::Result<std::shared_ptr<const Generation>> Compile(

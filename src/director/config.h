@@ -101,6 +101,11 @@ class Generation {
   // The API of a request path (without query; one slash at its end is ignored): longest claimed
   // suffix, else opaque.
   protocol::Api ApiFor(std::string_view path) const;
+  // Whether a parser takes what no other claims. Without one, a body that comes to an unclaimed
+  // path is refused.
+  bool has_fallback_parser() const { return has_fallback_parser_; }
+  // Whether every parser can read requests to a pool with this appProtocol; "" says nothing.
+  bool ParsersSupport(std::string_view app_protocol) const;
   // The effective document, defaults and injected plugins included.
   const std::string& effective_yaml() const { return effective_yaml_; }
   // Deprecated or ignored parts of the document, one sentence each.
@@ -134,7 +139,9 @@ class Generation {
   const plugin::Plugin* prefix_producer_ = nullptr;
   plugin::Slot<plugin::TokenizedPrompt> tokens_slot_;
   plugin::Slot<plugin::AgentIdentity> agent_identity_slot_;
+  std::vector<const plugin::Parser*> parsers_;
   std::vector<plugin::Parser::Claim> claims_;  // longest first
+  bool has_fallback_parser_ = false;
   std::string effective_yaml_;
   std::vector<std::string> warnings_;
 };

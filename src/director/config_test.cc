@@ -327,6 +327,56 @@ TEST(Config, EndpointsComeFromFlagsOrFromADiscovery) {
   EXPECT_THAT(l.generation->warnings(), ElementsAre(HasSubstr("--endpoints")));
 }
 
+// Claims one whole path, over HTTP/2 only.
+struct GrpcParser : plugin::Plugin, plugin::Parser {
+  std::span<const Claim> claims() const override {
+    static constexpr Claim kClaims[] = {{"generate", protocol::Api::kSglangGenerate, true}};
+    return kClaims;
+  }
+  std::span<const plugin::AppProtocol> protocols() const override {
+    static constexpr plugin::AppProtocol kProtocols[] = {plugin::AppProtocol::kH2c};
+    return kProtocols;
+  }
+};
+
+std::shared_ptr<const Generation> WithParsers(std::string_view names) {
+  plugin::Catalogue catalogue = TestCatalogue();
+  catalogue.Add({.type = "grpc-parser", .factory = [](plugin::PluginContext&) {
+                   return std::make_unique<GrpcParser>();
+                 }});
+  fleet::Fleet fleet(1);
+  std::string yaml = base::Concat(kHead, "requestHandler:\n  parsers:\n");
+  for (const std::string_view name : base::Split(names, ' ')) {
+    yaml += base::Concat("  - pluginRef: ", name, "\n");
+  }
+  const auto compiled =
+      Compile(yaml, "c.yaml", catalogue, fleet, {.endpoints_given = true}, nullptr);
+  EXPECT_TRUE(compiled.has_value()) << compiled.error().message();
+  return compiled.value_or(nullptr);
+}
+
+TEST(Config, AParserThatTakesEveryPathIsTheLast) {
+  const auto generation = WithParsers("grpc-parser passthrough-parser openai-parser");
+  ASSERT_TRUE(generation);
+  EXPECT_TRUE(generation->has_fallback_parser());
+  EXPECT_THAT(generation->warnings(), ElementsAre(HasSubstr("\"openai-parser\" is not used")));
+  EXPECT_EQ(generation->ApiFor("/v1/completions"), protocol::Api::kOpaque);
+  EXPECT_EQ(generation->ApiFor("/generate"), protocol::Api::kSglangGenerate);
+  EXPECT_EQ(generation->ApiFor("/generate/"), protocol::Api::kSglangGenerate);
+  EXPECT_EQ(generation->ApiFor("/v1/generate"), protocol::Api::kOpaque);
+  EXPECT_FALSE(WithParsers("openai-parser")->has_fallback_parser());
+}
+
+TEST(Config, APoolsProtocolMustSuitEveryParser) {
+  const auto any = WithParsers("openai-parser passthrough-parser");
+  EXPECT_TRUE(any->ParsersSupport(""));
+  EXPECT_TRUE(any->ParsersSupport("http"));
+  const auto grpc = WithParsers("openai-parser grpc-parser");
+  EXPECT_TRUE(grpc->ParsersSupport(""));
+  EXPECT_TRUE(grpc->ParsersSupport("kubernetes.io/h2c"));
+  EXPECT_FALSE(grpc->ParsersSupport("http"));
+}
+
 TEST(Config, ProfilesWithoutAPickerShareTheConfiguredOne) {
   Loader l;
   ASSERT_TRUE(l.LoadRest("plugins: [{type: disagg-profile-handler}, {type: random-picker}]\n"

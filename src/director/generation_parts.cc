@@ -155,6 +155,14 @@ void GenerationBuilder::BuildParsers() {
       ReportKind(*spec, at, "a parser");
       continue;
     }
+    if (out_->has_fallback_parser_) {
+      out_->warnings_.push_back(
+          Concat("parser \"", reference.plugin_ref,
+                 "\" is not used: it stands behind one that takes every path"));
+      continue;
+    }
+    out_->parsers_.push_back(parser);
+    out_->has_fallback_parser_ = parser->claims().empty();
     for (const plugin::Parser::Claim& claim : parser->claims()) out_->claims_.push_back(claim);
   }
   // Longest first; of equal ones the parser that is named first.
