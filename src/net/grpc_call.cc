@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/strings.h"
+#include "net/grpc_frame.h"
 #include "net/grpc_gzip.h"
 #include "net/grpc_text.h"
 #include "net/http2_connection.h"
@@ -10,7 +11,6 @@
 namespace llmd::net {
 namespace {
 
-constexpr size_t kPrefixBytes = 5;
 // A piece below this size costs more as an entry of its own than as a copy.
 constexpr size_t kCopyBytes = 512;
 // Room that a recycled call keeps.
@@ -102,12 +102,12 @@ std::string_view GrpcCall::Metadata(std::string_view name) const {
 
 void GrpcCall::Deliver(base::Slice chunk) {
   while (Listening()) {
-    if (prefix_size_ < kPrefixBytes) {
-      while (prefix_size_ < kPrefixBytes && !chunk.empty()) {
-        prefix_[prefix_size_++] = static_cast<unsigned char>(*chunk.data());
+    if (prefix_size_ < kGrpcPrefixBytes) {
+      while (prefix_size_ < kGrpcPrefixBytes && !chunk.empty()) {
+        prefix_[prefix_size_++] = *chunk.data();
         chunk.RemovePrefix(1);
       }
-      if (prefix_size_ < kPrefixBytes || !BeginMessage()) return;
+      if (prefix_size_ < kGrpcPrefixBytes || !BeginMessage()) return;
     } else if (chunk.empty()) {
       return;
     }
@@ -133,10 +133,9 @@ void GrpcCall::Deliver(base::Slice chunk) {
 }
 
 bool GrpcCall::BeginMessage() {
-  const uint32_t size = uint32_t{prefix_[1]} << 24 | uint32_t{prefix_[2]} << 16 |
-                        uint32_t{prefix_[3]} << 8 | prefix_[4];
+  const auto [compressed, size] = ReadGrpcPrefix(prefix_);
   GrpcServer::Impl& server = connection_->server_;
-  compressed_ = prefix_[0] == 1;
+  compressed_ = compressed;
   if (size > server.options.message_bytes_max) {
     ++server.stats.messages_too_large;
     Fail(GrpcEnd::kBadMessage, base::StatusCode::kResourceExhausted,
@@ -144,13 +143,14 @@ bool GrpcCall::BeginMessage() {
                       std::to_string(server.options.message_bytes_max)));
     return false;
   }
-  if (prefix_[0] > 1 || (compressed_ && !accepts_gzip_)) {
+  const bool malformed = static_cast<unsigned char>(prefix_[0]) > 1;
+  if (malformed || (compressed_ && !accepts_gzip_)) {
     ++server.stats.bad_messages;
-    if (compressed_) {
+    if (malformed) {
+      Fail(GrpcEnd::kBadMessage, base::StatusCode::kInternal, "malformed message prefix");
+    } else {
       Fail(GrpcEnd::kBadMessage, base::StatusCode::kUnimplemented,
            "messages may be compressed with gzip only (grpc-encoding)");
-    } else {
-      Fail(GrpcEnd::kBadMessage, base::StatusCode::kInternal, "malformed message prefix");
     }
     return false;
   }
@@ -215,22 +215,21 @@ void GrpcCall::Send(std::span<base::Slice> pieces) {
     Reset();
     return;
   }
-  const char prefix[kPrefixBytes] = {0, static_cast<char>(size >> 24),
-                                     static_cast<char>(size >> 16), static_cast<char>(size >> 8),
-                                     static_cast<char>(size)};
+  char prefix[kGrpcPrefixBytes];
+  WriteGrpcPrefix(size, prefix);
   GrpcServer::Impl& server = connection_->server_;
   if (unsent_bytes_ == 0) last_progress_ = loop().now();
   if (size < kCopyBytes) {
-    AppendUnsent(server.CopySmall({prefix, kPrefixBytes}, pieces));
+    AppendUnsent(server.CopySmall({prefix, kGrpcPrefixBytes}, pieces));
   } else {
-    AppendUnsent(server.CopySmall({prefix, kPrefixBytes}, {}));
+    AppendUnsent(server.CopySmall({prefix, kGrpcPrefixBytes}, {}));
     for (base::Slice& piece : pieces) {
       if (piece.empty()) continue;
       AppendUnsent(piece.size() < kCopyBytes ? server.CopySmall(piece.view(), {})
                                              : std::move(piece));
     }
   }
-  sent_bytes_ += kPrefixBytes + size;
+  sent_bytes_ += kGrpcPrefixBytes + size;
   if (unsent_bytes_ >= kUnsentHighBytes) above_high_ = true;
   connection_->ResumeData(*this);
 }

@@ -20,11 +20,11 @@ class GzipReader {
   static constexpr size_t kPieceBytes = 32 << 10;
 
   enum class Step : uint8_t {
-    kMore,       // call again: there is more to come out
+    kMore,  // call again: there is more to come out
     kNeedInput,
-    kEnd,        // of the message
+    kEnd,  // of the message
     kTooLarge,
-    kError,      // not gzip, or bytes behind its end
+    kError,  // not gzip, or bytes behind its end
   };
 
   explicit GzipReader(base::BufferPool& pool);

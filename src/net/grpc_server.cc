@@ -73,8 +73,7 @@ void GrpcServer::Impl::Recycle(GrpcCall* call) {
   spare_calls.push_back(call);
 }
 
-base::Slice GrpcServer::Impl::CopySmall(std::string_view first,
-                                        std::span<const base::Slice> rest) {
+base::Slice GrpcServer::Impl::CopySmall(std::string_view first, std::span<const base::Slice> rest) {
   size_t size = first.size();
   for (const base::Slice& piece : rest) size += piece.size();
   if (!small || small->capacity() - small_used < size) {
@@ -154,8 +153,8 @@ void GrpcServer::Adopt(int fd, const runtime::SocketAddress& peer) {
 runtime::IoHandler* GrpcServer::AdoptForTest(std::unique_ptr<runtime::Stream> stream) {
   Impl& impl = *impl_;
   if (impl.connection_count >= impl.options.connections_max || impl.draining) return nullptr;
-  auto connection = std::make_unique<Http2Connection>(impl, runtime::SocketAddress(),
-                                                      ++impl.last_connection_id);
+  auto connection =
+      std::make_unique<Http2Connection>(impl, runtime::SocketAddress(), ++impl.last_connection_id);
   runtime::IoHandler* handler = connection.get();
   connection->Attach(std::move(stream));
   impl.Add(std::move(connection));

@@ -31,6 +31,7 @@
 #include "base/buffer.h"
 #include "base/status.h"
 #include "base/time.h"
+#include "net/grpc_frame.h"
 #include "runtime/loop.h"
 #include "runtime/socket.h"
 #include "runtime/stream.h"
@@ -156,7 +157,7 @@ class GrpcCall {
   GrpcCall* next_ = nullptr;        // calls of one connection
   GrpcCall* previous_ = nullptr;
   int32_t stream_id_ = 0;
-  bool counted_ = false;           // a service had it
+  bool counted_ = false;  // a service had it
   bool too_many_fields_ = false;
   bool response_begun_ = false;  // HEADERS are queued
   bool deferred_ = false;        // nghttp2 waits to be told of more
@@ -167,24 +168,24 @@ class GrpcCall {
   bool ended_ = false;
   bool reading_paused_ = false;
   bool above_high_ = false;
-  bool compressed_ = false;      // the present message
-  bool accepts_gzip_ = false;    // grpc-encoding of the request is gzip
-  uint8_t prefix_size_ = 0;      // of the 5 bytes before a message, seen so far
-  unsigned char prefix_[5] = {};
+  bool compressed_ = false;    // the present message
+  bool accepts_gzip_ = false;  // grpc-encoding of the request is gzip
+  uint8_t prefix_size_ = 0;    // of the 5 bytes before a message, seen so far
+  char prefix_[kGrpcPrefixBytes] = {};
   uint32_t message_bytes_ = 0;
   uint32_t message_left_ = 0;
   uint32_t header_bytes_ = 0;
-  size_t owed_window_ = 0;       // received and not given back
+  size_t owed_window_ = 0;  // received and not given back
   uint64_t received_bytes_ = 0;
   uint64_t sent_bytes_ = 0;
   size_t unsent_bytes_ = 0;
   std::vector<base::Slice> unsent_;
-  size_t unsent_begin_ = 0;      // pieces before it are gone
+  size_t unsent_begin_ = 0;  // pieces before it are gone
   base::TimePoint started_at_{};
   base::TimePoint deadline_ = base::TimePoint::max();
   base::TimePoint last_progress_{};
   std::string_view path_;
-  std::string text_;             // names and values of fields_
+  std::string text_;  // names and values of fields_
   std::vector<Field> fields_;
   base::StatusCode status_ = base::StatusCode::kOk;
   std::string status_message_;
@@ -201,11 +202,11 @@ class GrpcService {
 };
 
 struct GrpcServerOptions {
-  uint32_t message_bytes_max = ~0u;    // of one received message; over it RESOURCE_EXHAUSTED
+  uint32_t message_bytes_max = ~0u;           // of one received message; over it RESOURCE_EXHAUSTED
   uint32_t header_list_bytes_max = 64 << 10;  // as SETTINGS_MAX_HEADER_LIST_SIZE counts
   // Envoy's circuit breaker for ext_proc, as shipped upstream, lets through 40,000.
-  uint32_t streams_max = 40'000;       // per connection, at once
-  size_t connections_max = 16'384;     // per worker; beyond: closed and counted
+  uint32_t streams_max = 40'000;    // per connection, at once
+  size_t connections_max = 16'384;  // per worker; beyond: closed and counted
   // A whole prompt of usual size without waiting for a WINDOW_UPDATE; sixteen such at once.
   uint32_t stream_window_bytes = 1 << 20;
   uint32_t connection_window_bytes = 16 << 20;
@@ -221,7 +222,7 @@ struct GrpcServerOptions {
   // keepalive_timeout passes without a byte: finds peers that vanished without FIN.
   base::Duration keepalive_time = std::chrono::seconds(60);
   base::Duration keepalive_timeout = std::chrono::seconds(20);
-  base::Duration linger_timeout = std::chrono::seconds(2);      // reading on after GOAWAY
+  base::Duration linger_timeout = std::chrono::seconds(2);  // reading on after GOAWAY
 
   // Token buckets per connection; an empty one costs the connection (GOAWAY, ENHANCE_YOUR_CALM).
   struct Rate {
@@ -232,7 +233,7 @@ struct GrpcServerOptions {
   // an error of the client's. A stream costs us about 10 us: 1,000 a second take 1 % of a core,
   // and the burst is a full set of clients hanging up at once.
   Rate reset_rate{10'000, 1'000};
-  // PING, SETTINGS, PRIORITY, empty DATA and forbidden frames, 1 us each.
+  // PING, SETTINGS, empty DATA and forbidden frames, 1 us each. (PRIORITY is stepped over.)
   Rate control_frame_rate{10'000, 1'000};
   // WINDOW_UPDATE beyond kWindowUpdatesPerFrame for each frame of an answer.
   Rate window_update_rate{10'000, 1'000};
@@ -245,22 +246,23 @@ struct GrpcServerOptions {
 struct GrpcServerStats {
   uint64_t accepted = 0;
   uint64_t refused_full = 0;
-  uint64_t calls = 0;                // handed to a service
+  uint64_t calls = 0;  // handed to a service
   uint64_t finished = 0;
-  uint64_t client_resets = 0;        // of calls that a service had, at whatever time
+  uint64_t client_resets = 0;  // of calls that a service had, at whatever time
   uint64_t connection_lost_calls = 0;
   uint64_t deadlines_exceeded = 0;
   uint64_t unknown_methods = 0;
-  uint64_t bad_requests = 0;         // not POST, not application/grpc
+  uint64_t bad_requests = 0;  // not POST, not application/grpc
   uint64_t header_lists_too_large = 0;
   uint64_t messages_too_large = 0;
-  uint64_t bad_messages = 0;         // framing, compression
-  uint64_t streams_refused = 0;      // unsent_bytes_max, draining
-  uint64_t early_resets = 0;         // counted against reset_rate
-  uint64_t reset_floods = 0;         // connections closed for it
+  uint64_t bad_messages = 0;     // framing, compression
+  uint64_t streams_refused = 0;  // unsent_bytes_max, draining
+  uint64_t early_resets = 0;     // counted against reset_rate
+  uint64_t reset_floods = 0;     // connections closed for it
   uint64_t control_floods = 0;
   uint64_t window_update_floods = 0;
-  uint64_t protocol_errors = 0;      // frames that HTTP/2 forbids
+  uint64_t bad_frames = 0;       // that HTTP/2 forbids where they came
+  uint64_t protocol_errors = 0;  // connections closed for what HTTP/2 forbids
   uint64_t bad_prefaces = 0;
   uint64_t handshake_timeouts = 0;
   uint64_t header_timeouts = 0;

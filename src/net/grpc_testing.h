@@ -48,8 +48,8 @@ class GrpcTestClient final : public runtime::IoHandler {
  public:
   struct Options {
     uint32_t stream_window = 65'535;
-    bool give_window = true;  // false: the server gets its first window and no more
-    bool read = true;         // false: nothing is taken from the socket
+    bool give_window = true;    // false: the server gets its first window and no more
+    bool read = true;           // false: nothing is taken from the socket
     std::string preface_extra;  // raw bytes right behind the preface and SETTINGS
     std::shared_ptr<TlsClientContext> tls;
     std::string tls_name = "localhost";
@@ -58,17 +58,17 @@ class GrpcTestClient final : public runtime::IoHandler {
 
   struct Stream {
     int32_t id = 0;
-    Fields headers, trailers;            // of the answer
-    std::vector<std::string> messages;   // complete ones, prefix removed
-    std::string partial;                 // bytes of the next one, with prefix
+    Fields headers, trailers;           // of the answer
+    std::vector<std::string> messages;  // complete ones, prefix removed
+    std::string partial;                // bytes of the next one, with prefix
     int http_status = 0;
     int grpc_status = -1;
-    std::string grpc_message;            // as sent, percent-encoded
+    std::string grpc_message;  // as sent, percent-encoded
     bool closed = false;
-    uint32_t error_code = 0;             // why it closed
-    size_t window_given = 0;             // WINDOW_UPDATE of the server
+    uint32_t error_code = 0;  // why it closed
+    size_t window_given = 0;  // WINDOW_UPDATE of the server
 
-    std::string out;                     // not yet in a frame
+    std::string out;  // not yet in a frame
     size_t frame_max = 16'384;
     bool end = false;
     bool deferred = false;
@@ -78,25 +78,21 @@ class GrpcTestClient final : public runtime::IoHandler {
   GrpcTestClient(runtime::EventLoop& loop, uint16_t port, Options options)
       : loop_(loop), options_(std::move(options)) {
     const int fd = runtime::ConnectTcp(runtime::SocketAddress::Ipv4(kLoopback, port)).value();
-    stream_ = options_.tls
-                  ? options_.tls->NewStream(loop, fd, *this, options_.tls_name).value()
-                  : runtime::NewTcpStream(loop, fd, *this).value();
+    stream_ = options_.tls ? options_.tls->NewStream(loop, fd, *this, options_.tls_name).value()
+                           : runtime::NewTcpStream(loop, fd, *this).value();
     Start();
   }
   ~GrpcTestClient() { nghttp2_session_del(session_); }
 
   // `fields` come behind those that every call has; one with the same name replaces them.
   Stream& Open(std::string_view path, const Fields& fields = {}, bool end_stream = false) {
-    Fields all = {{":method", "POST"},
-                  {":scheme", "http"},
-                  {":path", std::string(path)},
-                  {":authority", "test"},
-                  {"te", "trailers"},
-                  {"content-type", "application/grpc"}};
+    Fields all = {{":method", "POST"},          {":scheme", "http"},
+                  {":path", std::string(path)}, {":authority", "test"},
+                  {"te", "trailers"},           {"content-type", "application/grpc"}};
     for (const auto& field : fields) {
       auto same = std::find_if(all.begin(), all.end(),
                                [&](const auto& other) { return other.first == field.first; });
-      same != all.end() ? *same = field : all.emplace_back(field);
+      same != all.end() ? * same = field : all.emplace_back(field);
     }
     std::vector<nghttp2_nv> nv;
     for (const auto& [name, value] : all) {
@@ -155,13 +151,12 @@ class GrpcTestClient final : public runtime::IoHandler {
       const runtime::IoResult result = stream_->Read(room);
       bytes_read += result.bytes;
       if (result.bytes > 0 &&
-          nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(room),
-                                   result.bytes) < 0) {
+          nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(room), result.bytes) <
+              0) {
         ended = true;
       }
       if (result.status == runtime::IoStatus::kDrained && result.bytes == 0) break;
-      if (result.status == runtime::IoStatus::kEnd ||
-          result.status == runtime::IoStatus::kError) {
+      if (result.status == runtime::IoStatus::kEnd || result.status == runtime::IoStatus::kError) {
         ended = true;
       }
     }
@@ -188,13 +183,13 @@ class GrpcTestClient final : public runtime::IoHandler {
   void OnIo(runtime::IoEvents) override {}
   runtime::Stream& stream() { return *stream_; }
 
-  bool ended = false;        // the connection
+  bool ended = false;  // the connection
   bool goaway = false;
   uint32_t goaway_code = 0;
   int32_t goaway_last_stream = -1;
   int pings_answered = 0;
   size_t bytes_read = 0;
-  Fields settings;           // of the server, as numbers
+  Fields settings;  // of the server, as numbers
 
  private:
   static uint8_t* U8(std::string_view text) {

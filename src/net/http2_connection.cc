@@ -45,9 +45,9 @@ Http2Connection::~Http2Connection() { nghttp2_session_del(session_); }
 void Http2Connection::Attach(std::unique_ptr<runtime::Stream> stream) {
   stream_ = std::move(stream);
   const GrpcServerOptions& options = server_.options;
-  LLMD_CHECK(nghttp2_session_server_new2(&session_, server_.callbacks, this,
-                                         server_.session_options) == 0,
-             "out of memory");
+  LLMD_CHECK(
+      nghttp2_session_server_new2(&session_, server_.callbacks, this, server_.session_options) == 0,
+      "out of memory");
   const nghttp2_settings_entry settings[] = {
       {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, options.streams_max},
       {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, options.stream_window_bytes},
@@ -79,18 +79,18 @@ void Http2Connection::OnIo(runtime::IoEvents events) {
 void Http2Connection::OnTurnEnd() {
   if (can_read_) ReadSome();
   if (!broken_ && phase_ == Phase::kOpen) Write();
+  LetBlockGo();
   Settle();
 }
 
 void Http2Connection::ReadSome() {
-  base::BufferPool& pool = server_.loop.buffers();
   for (int reads = 0; can_read_ && !broken_ && phase_ != Phase::kClosed; ++reads) {
     if (reads == kReadsPerTurnMax) {
       QueueTurn();
       return;
     }
     if (!in_) {
-      in_ = pool.Get(read_bytes_);
+      in_ = server_.loop.buffers().Get(read_bytes_);
       in_hold_ = base::Slice(in_, in_->data(), in_->capacity());
       in_filled_ = 0;
     }
@@ -104,15 +104,7 @@ void Http2Connection::ReadSome() {
       if (phase_ == Phase::kOpen) Receive(room.data(), result.bytes);
     }
     read_bytes_ = result.bytes == room.size() ? kReadBytesLarge : kReadBytes;
-    // Bytes that nobody kept are overwritten by the next recv, while they are still in the cache;
-    // a block that somebody holds is filled to its end.
-    const size_t live = pool.live_bytes();
-    in_hold_ = base::Slice();
-    if (pool.live_bytes() < live || in_->capacity() - in_filled_ < kReadRoomMin) {
-      in_ = nullptr;
-    } else {
-      in_hold_ = base::Slice(in_, in_->data(), in_->capacity());
-    }
+    LetBlockGo();
     // After a FIN a short read is not the end: the FIN is still to be read.
     if (result.status == runtime::IoStatus::kDrained) can_read_ = peer_closed_ && result.bytes > 0;
     if (result.status == runtime::IoStatus::kError && server_.options.tls && !greeted_) {
@@ -122,6 +114,20 @@ void Http2Connection::ReadSome() {
       can_read_ = false;
       Break(GrpcEnd::kConnectionLost);
     }
+  }
+}
+
+// Bytes that nobody kept are overwritten by the next recv, while they are still in the cache; a
+// block that somebody holds is filled to its end.
+void Http2Connection::LetBlockGo() {
+  if (!in_) return;
+  base::BufferPool& pool = server_.loop.buffers();
+  const size_t live = pool.live_bytes();
+  in_hold_ = base::Slice();
+  if (pool.live_bytes() < live || in_->capacity() - in_filled_ < kReadRoomMin) {
+    in_ = nullptr;
+  } else {
+    in_hold_ = base::Slice(in_, in_->data(), in_->capacity());
   }
 }
 
@@ -210,10 +216,6 @@ void Http2Connection::BeginDrain() {
   if (draining_) return;
   draining_ = true;
   QueueTurn();
-  if (!greeted_) {
-    Break(GrpcEnd::kReset);
-    return;
-  }
   nghttp2_submit_shutdown_notice(session_);
   nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, reinterpret_cast<const uint8_t*>(kDrainPing));
   goaway_at_ = now() + kDrainNotice;
@@ -328,8 +330,7 @@ void Http2Connection::DoDueWork() {
 void Http2Connection::SweepStalled() {
   sweep_at_ = base::TimePoint::max();
   for (GrpcCall* call = calls_; call; call = call->next_) {
-    if (call->unsent_bytes_ == 0 ||
-        call->last_progress_ + server_.options.stall_timeout > now()) {
+    if (call->unsent_bytes_ == 0 || call->last_progress_ + server_.options.stall_timeout > now()) {
       continue;
     }
     ++server_.stats.stalled_calls;

@@ -92,6 +92,7 @@ class Http2Connection final : public runtime::IoHandler, public runtime::TurnHoo
   base::TimePoint now() const { return server_.loop.now(); }
   void QueueTurn() { server_.loop.AtTurnEnd(*this); }
   void ReadSome();
+  void LetBlockGo();
   void Receive(const char* data, size_t size);
   void Write();
   void Flush();
@@ -151,8 +152,8 @@ class Http2Connection final : public runtime::IoHandler, public runtime::TurnHoo
   TokenBucket window_updates_;
   base::TimePoint attached_at_;
   base::TimePoint last_read_;
-  base::TimePoint last_write_;   // that moved something
-  base::TimePoint last_call_;    // end of the last call
+  base::TimePoint last_write_;  // that moved something
+  base::TimePoint last_call_;   // end of the last call
   base::TimePoint pinged_at_ = base::TimePoint::max();
   base::TimePoint headers_since_ = base::TimePoint::max();
   base::TimePoint sweep_at_ = base::TimePoint::max();
@@ -162,9 +163,9 @@ class Http2Connection final : public runtime::IoHandler, public runtime::TurnHoo
   GrpcEnd end_ = GrpcEnd::kConnectionLost;
   bool can_read_ = true;
   bool peer_closed_ = false;
-  bool greeted_ = false;     // preface and SETTINGS arrived
+  bool greeted_ = false;  // preface and SETTINGS arrived
   bool refused_ = false;
-  bool paused_ = false;      // mem_send stopped for want of room in out_
+  bool paused_ = false;        // mem_send stopped for want of room in out_
   bool writable_due_ = false;  // some call may go on sending, or owed window can be given
   bool draining_ = false;
   bool broken_ = false;

@@ -76,9 +76,8 @@ struct Http2Connection::Callbacks {
     return 0;
   }
 
-  static int OnHeader(nghttp2_session*, const nghttp2_frame*, const uint8_t* name,
-                      size_t name_size, const uint8_t* value, size_t value_size, uint8_t,
-                      void* user) {
+  static int OnHeader(nghttp2_session*, const nghttp2_frame*, const uint8_t* name, size_t name_size,
+                      const uint8_t* value, size_t value_size, uint8_t, void* user) {
     Http2Connection& self = Self(user);
     if (!self.header_call_) return 0;
     self.header_call_->AddField({reinterpret_cast<const char*>(name), name_size},
@@ -112,9 +111,6 @@ struct Http2Connection::Callbacks {
       case NGHTTP2_PING:
         self.ReceivePing(frame->ping.opaque_data, is_ack);
         return 0;
-      case NGHTTP2_PRIORITY:
-        self.TakeControlToken();
-        return 0;
       case NGHTTP2_WINDOW_UPDATE:
         if (!self.window_updates_.Take(self.now())) {
           self.Refuse(self.server_.stats.window_update_floods);
@@ -133,16 +129,21 @@ struct Http2Connection::Callbacks {
 
   static int OnInvalidFrame(nghttp2_session*, const nghttp2_frame*, int, void* user) {
     Http2Connection& self = Self(user);
-    ++self.server_.stats.protocol_errors;
+    ++self.server_.stats.bad_frames;
     // Some of these make us reset a stream, which costs as much as a reset by the client.
     self.TakeControlToken();
     return 0;
   }
 
-  static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void*) {
+  static int OnFrameSent(nghttp2_session* session, const nghttp2_frame* frame, void* user) {
+    Http2Connection& self = Self(user);
+    if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR &&
+        !self.refused_) {
+      ++self.server_.stats.protocol_errors;
+    }
     if (frame->hd.type != NGHTTP2_HEADERS || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) return 0;
-    auto* call = static_cast<GrpcCall*>(
-        nghttp2_session_get_stream_user_data(session, frame->hd.stream_id));
+    auto* call =
+        static_cast<GrpcCall*>(nghttp2_session_get_stream_user_data(session, frame->hd.stream_id));
     if (!call) return 0;
     call->trailers_sent_ = true;
     // The answer is complete: the client need not send the rest of its request.
@@ -154,8 +155,7 @@ struct Http2Connection::Callbacks {
 
   static int OnStreamClose(nghttp2_session* session, int32_t stream_id, uint32_t error_code,
                            void* user) {
-    auto* call =
-        static_cast<GrpcCall*>(nghttp2_session_get_stream_user_data(session, stream_id));
+    auto* call = static_cast<GrpcCall*>(nghttp2_session_get_stream_user_data(session, stream_id));
     if (call) Self(user).StreamClosed(*call, error_code);
     return 0;
   }
@@ -264,8 +264,7 @@ void Http2Connection::AnswerBadRequest(GrpcCall& call, std::string_view http_sta
 }
 
 void Http2Connection::ReceiveData(int32_t stream_id, const char* data, size_t size) {
-  auto* call =
-      static_cast<GrpcCall*>(nghttp2_session_get_stream_user_data(session_, stream_id));
+  auto* call = static_cast<GrpcCall*>(nghttp2_session_get_stream_user_data(session_, stream_id));
   if (OverUnsent()) {
     owed_window_ += size;
     writable_due_ = true;
