@@ -9,47 +9,21 @@ import argparse
 import dataclasses
 import http.client
 import json
-import os
 import pathlib
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 
-from stand import ROOT, Failed, MetricsPage, Stand, progress
+from stand import Failed, MetricsPage, Stand, progress, scraped_page
+from table import Row, machine, markdown
 
 KB = 1024
 OUTPUT_TOKENS = 16
 SCRAPE_SECONDS = 0.05
-SCRAPED_PAGE_BYTES = 20_000
-RECORDED_PAGE = ROOT / "conformance/recorded/vllm-0.32/metrics.txt"
 # A scrape that starts later than this after its time counts as late: a fifth of the interval.
 LATE_SECONDS = "0.01"
-
-
-@dataclasses.dataclass
-class Row:
-    name: str
-    unit: str
-    llmd: float
-    nginx: float = None
-    ratio: float = None
-    target: str = ""
-    good: bool = True
-    note: str = ""
-
-    def cells(self):
-        def number(value, unit=""):
-            if value is None:
-                return ""
-            size = abs(value)
-            digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 4
-            return f"{value:.{digits}f}{' ' + unit if unit else ''}"
-        ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
-        return [self.name, number(self.llmd, self.unit), number(self.nginx, self.unit), ratio,
-                self.target, "ok" if self.good else "short", self.note]
 
 
 class Gauge:
@@ -314,43 +288,6 @@ class GatewayBench:
                  f"{ours_ms:.4f} ms under llmd bench")
 
 
-def scraped_page():
-    """A vLLM page of about 20 KB: the recorded one, cut at a line."""
-    lines, size = [], 0
-    families = RECORDED_PAGE.read_text().split("# HELP ")[1:]
-    # What the gateway reads comes first, the rest fills up.
-    families.sort(key=lambda family: not family.startswith(
-        ("vllm:num_requests", "vllm:kv_cache_usage", "vllm:cache_config", "vllm:lora")))
-    for line in "# HELP ".join(["", *families]).splitlines(keepends=True):
-        if size + len(line) > SCRAPED_PAGE_BYTES:
-            break
-        lines.append(line)
-        size += len(line)
-    return "".join(lines)
-
-
-def machine():
-    model = "unknown CPU"
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.strip()
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
-                            capture_output=True, text=True).stdout.strip()
-    return {"cpu": f"{os.cpu_count()} x {model}", "kernel": platform.release().split("-")[0],
-            "nginx": nginx.rpartition("/")[2], "commit": commit or "unknown",
-            "date": time.strftime("%Y-%m-%d")}
-
-
-def markdown(rows, about):
-    lines = [f"{about['cpu']}, Linux {about['kernel']}, nginx {about['nginx']}, "
-             f"llmd at {about['commit']}, {about['date']}.", "",
-             "| | llmd | nginx | ratio | target | | |", "|---|---|---|---|---|---|---|"]
-    lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
 def main():
     parser = argparse.ArgumentParser(prog="bench/gateway.sh")
     parser.add_argument("--quick", action="store_true")
@@ -360,7 +297,8 @@ def main():
     parser.add_argument("--lock")
     arguments = parser.parse_args()
     begin = time.monotonic()
-    about = machine()
+    nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True).stderr.strip()
+    about = machine() | {"nginx": nginx.rpartition("/")[2]}
     with Stand(arguments.lock) as stand:
         bench = GatewayBench(stand, Gauge(arguments.quick), arguments.row)
         try:
@@ -368,7 +306,8 @@ def main():
         except (Failed, AssertionError) as error:
             print(f"gateway.sh: {error}", file=sys.stderr)
             raise SystemExit(1) from None
-    table = markdown(bench.rows, about)
+    table = markdown(bench.rows, f"{about['cpu']}, Linux {about['kernel']}, nginx {about['nginx']}, "
+                     f"llmd at {about['commit']}, {about['date']}.", "llmd", "nginx")
     print(table, end="")
     if arguments.quick:
         print("\nA quick run: these figures are noise.")

@@ -30,6 +30,9 @@ from harness import LLMD, free_ports, wait_for_http  # noqa: E402  (the path is 
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+SCRAPED_PAGE_BYTES = 20_000
+RECORDED_PAGE = ROOT / "conformance/recorded/vllm-0.32/metrics.txt"
+ENVOY_CONFIG = ROOT / "bench/envoy.yaml.in"
 
 NGINX_CONFIG = """
 daemon off;
@@ -72,12 +75,13 @@ class Failed(Exception):
 class Server:
     """A running program with its pids and where it listens."""
 
-    def __init__(self, name, command, folder):
+    def __init__(self, name, command, folder, environment=None):
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([str(part) for part in command],
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            env=os.environ | (environment or {}))
         self.urls = []
         self.metrics_url = ""
 
@@ -123,6 +127,7 @@ class Stand:
         self.lock_path = lock_path
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="llmd-bench-"))
         self.servers = []
+        self.started = 0
 
     def __enter__(self):
         # A thousand endpoints and a thousand clients need more than the usual 1,024 descriptors.
@@ -147,8 +152,9 @@ class Stand:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def start(self, name, command, url, ready):
-        server = Server(f"{name}-{len(self.servers)}", command, self.folder)
+    def start(self, name, command, url, ready, environment=None):
+        self.started += 1
+        server = Server(f"{name}-{self.started}", command, self.folder, environment)
         self.servers.append(server)
         server.urls = [url] if isinstance(url, str) else url
         wait_for_http(ready, server)
@@ -188,9 +194,44 @@ class Stand:
         return self.start("nginx", ["nginx", "-p", self.folder, "-c", config], url,
                           url + "/v1/models")
 
+    def picker(self, name, program, config):
+        """An endpoint picker, `llmd epp` or upstream's: both take the same flags."""
+        port = free_ports(3)
+        path = self.folder / f"{name}-{port}.yaml"
+        path.write_text(config)
+        metrics = f"http://127.0.0.1:{port + 2}/metrics"
+        server = self.start(name, [*program, "--pool-name", "bench", "--pool-namespace",
+                                          "default", "--config-file", path, "--grpc-port", port,
+                                          "--grpc-health-port", port + 1, "--metrics-port",
+                                          port + 2, "--secure-serving=false",
+                                          "--metrics-endpoint-auth=false", "--tracing=false"],
+                            f"127.0.0.1:{port}", metrics,
+                            {"GOMAXPROCS": "2", "OTEL_TRACES_EXPORTER": "none"})
+        server.metrics_url = metrics
+        return server
+
+    def envoy(self, program, picker, response_body_mode="FULL_DUPLEX_STREAMED"):
+        """Envoy before `picker`, configured as the charts ship it."""
+        port = free_ports(2)
+        config = self.folder / f"envoy-{port}.yaml"
+        config.write_text(ENVOY_CONFIG.read_text().format(
+            port=port, admin_port=port + 1, picker_port=picker.url.rpartition(":")[2],
+            response_body_mode=response_body_mode))
+        url = f"http://127.0.0.1:{port}"
+        return self.start("envoy", [program, "-c", config, "--concurrency", 2,
+                                    "--use-dynamic-base-id", "--log-level", "error"], url,
+                          f"http://127.0.0.1:{port + 1}/ready")
+
     def load(self, server, flags, watch=()):
         """Runs the load generator against `server`; its report as a dictionary."""
-        command = [LLMD, "bench", server.url, "--quiet", "--json", "-", *map(str, flags)]
+        return self.run_bench(server, [server.url], flags, watch)
+
+    def ext_proc_load(self, picker, flags):
+        """The same, playing Envoy to a picker."""
+        return self.run_bench(picker, ["--ext-proc", picker.url], flags, [picker])
+
+    def run_bench(self, server, target, flags, watch):
+        command = [LLMD, "bench", *target, "--quiet", "--json", "-", *map(str, flags)]
         for watched in watch:
             command.append("--watch-pid=" + watched.name + "=" + ",".join(map(str, watched.pids())))
         with self.quiet_machine():
@@ -221,6 +262,21 @@ class MetricsPage:
             if all(has.get(key) == value for key, value in labels.items()):
                 total += float(found.group(2))
         return total
+
+
+def scraped_page():
+    """A vLLM page of about 20 KB: the recorded one, cut at a line."""
+    lines, size = [], 0
+    families = RECORDED_PAGE.read_text().split("# HELP ")[1:]
+    # What a picker reads comes first, the rest fills up.
+    families.sort(key=lambda family: not family.startswith(
+        ("vllm:num_requests", "vllm:kv_cache_usage", "vllm:cache_config", "vllm:lora")))
+    for line in "# HELP ".join(["", *families]).splitlines(keepends=True):
+        if size + len(line) > SCRAPED_PAGE_BYTES:
+            break
+        lines.append(line)
+        size += len(line)
+    return "".join(lines)
 
 
 def progress(text):
