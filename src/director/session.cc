@@ -117,6 +117,7 @@ BodyPolicy Session::OnHead(const RequestHead& head, base::TimePoint now) {
   s.api = s.generation().ApiFor(head.path);
   // Who asks an inference path without a body to send gets what the engine says to that.
   if (!has_body && head.method != "POST") s.api = Api::kOpaque;
+  s.unclaimed = has_body && s.api == Api::kOpaque && !s.generation().has_fallback_parser();
   if (s.api != Api::kOpaque) {
     s.parser.emplace(s.api, *s.arena, &s.request,
                      protocol::RequestOptions{.model_required = s.rewrite_header.empty()});
@@ -226,14 +227,14 @@ void Session::OnAborted(Termination why, uint64_t response_bytes, base::TimePoin
   Finish(s, why, response_bytes);
 }
 
-bool Session::streaming() const { return state_->event_stream; }
+bool Session::streaming() const { return state_->event_stream && !state_->grpc_scan; }
 const plugin::RequestContext& Session::context() const { return state_->context; }
 const DecisionRecord& Session::record() const { return state_->record; }
 const protocol::Usage& Session::usage() const { return state_->fields.usage; }
 bool Session::reads_response_headers() const {
   return !state_->generation().response_processors().empty();
 }
-bool Session::skip_response() const { return false; }
+bool Session::skip_response() const { return state_->request.skip_response; }
 std::span<const plugin::MetadataNumber> Session::end_metadata() const {
   return state_->end_metadata.items();
 }

@@ -21,6 +21,11 @@ using scheduling::ExtensionPoint;
 using StageResult = std::optional<Reply>;
 
 StageResult Parse(SessionState& s) {
+  if (s.unclaimed) {
+    return MakeReply(s, 400,
+                     s.arena->Copy(base::Concat("no parser registered matching path suffix for: ",
+                                                s.context.path)));
+  }
   if (s.parser) {
     if (const base::Status read = s.parser->Finish(); !read.ok()) return ReplyTo(s, read);
   } else {
@@ -44,7 +49,8 @@ std::string Literal(std::string_view text) {
 
 StageResult Rewrite(SessionState& s) {
   plugin::RequestContext& c = s.context;
-  const bool has_place = s.api != Api::kOpaque || s.request.has_model();
+  const bool has_place =
+      s.multipart ? s.request.has_model() : protocol::InfoOf(s.api).takes_model;
   c.target_model = has_place && !s.rewrite_header.empty() ? s.rewrite_header : c.incoming_model;
   if (c.target_model == c.incoming_model) return {};
   if (s.multipart) {  // a form field: the name itself, without quotes

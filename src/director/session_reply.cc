@@ -23,11 +23,12 @@ void FirstByte(SessionState& s) {
 }
 
 Forward::Splice ReadEvents(SessionState& s, std::string_view bytes) {
+  const protocol::ReplyFormat format = protocol::InfoOf(s.api).reply;
   ModelRestorer* restorer = s.restorer ? &*s.restorer : nullptr;
   if (restorer) restorer->Begin(bytes);
   s.sse->Feed(bytes);
   for (wire::SseEvent event; s.sse->Next(&event);) {
-    if (protocol::MayHoldUsage(event.data)) protocol::ScanPayload(event.data, &s.fields);
+    if (protocol::MayHoldUsage(event.data, format)) protocol::ScanPayload(event.data, &s.fields);
     uint64_t begin, end;
     if (restorer && event.contiguous && protocol::FindModel(event.data, &begin, &end)) {
       restorer->Replace(event.data_begin + begin, event.data_begin + end);
@@ -51,6 +52,10 @@ Forward::Splice ReadDocument(SessionState& s, std::string_view bytes) {
 Forward::Splice Read(SessionState& s, std::string_view bytes) {
   if (s.sse) return ReadEvents(s, bytes);
   if (s.reply_scan) return ReadDocument(s, bytes);
+  if (s.grpc_scan) {
+    s.grpc_scan->Feed(bytes);
+    s.fields.usage = s.grpc_scan->usage();
+  }
   return {};
 }
 
@@ -89,11 +94,15 @@ void BeginReply(SessionState& s, const plugin::ResponseHead& head) {
   if (status < 500) s.core.fleet.health(s.endpoints[0].endpoint).ReportSuccess(s.context.now);
   if (!ok) Series(s).AddError(s.writer(), telemetry::ErrorCode::kModelServerError);
   // Errors have no usage and name the model in free text only; what passes through is not read.
-  if (!ok || s.api == protocol::Api::kOpaque) {
+  const protocol::ReplyFormat format = protocol::InfoOf(s.api).reply;
+  if (!ok || format == protocol::ReplyFormat::kNone) {
     s.restorer.reset();
     return;
   }
-  if (head.event_stream) {
+  if (protocol::IsGrpc(format)) {
+    s.event_stream = s.request.stream;
+    s.grpc_scan = std::make_unique<protocol::GrpcReplyScanner>(s.api);
+  } else if (head.event_stream) {
     s.sse.emplace();
   } else {
     s.reply_scan.emplace();

@@ -8,6 +8,7 @@
 #include "director/director_core.h"
 #include "director/model_restorer.h"
 #include "director/session.h"
+#include "protocol/grpc_reply.h"
 #include "protocol/multipart.h"
 #include "wire/sse.h"
 
@@ -30,6 +31,7 @@ struct SessionState {
   plugin::RequestContext context;
   protocol::Request request;
   protocol::Api api = protocol::Api::kOpaque;
+  bool unclaimed = false;  // a body to a path that no parser takes
   std::optional<protocol::RequestParser> parser;
   std::optional<protocol::MultipartModelScanner> multipart;
   uint64_t body_bytes = 0;
@@ -62,6 +64,7 @@ struct SessionState {
   base::Duration reply_work{};  // estimated time spent on the reply
   protocol::ReplyFields fields;
   std::optional<protocol::ReplyScanner> reply_scan;
+  std::unique_ptr<protocol::GrpcReplyScanner> grpc_scan;
   std::optional<wire::SseParser> sse;
   std::optional<ModelRestorer> restorer;
 
