@@ -96,7 +96,8 @@ TEST(SessionApis, AMessagesStreamIsRewrittenRestoredAndCounted) {
   const std::string_view reply =
       "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"lora-7\","
       "\"usage\":{\"input_tokens\":25,\"cache_read_input_tokens\":9,\"output_tokens\":1}}}\n\n"
-      "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":15}}\n\n"
+      "event: message_delta\ndata: {\"type\":\"message_delta\","
+      "\"usage\":{\"output_tokens\":15}}\n\n"
       "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
   std::string want(reply);
   want.replace(want.find("lora-7"), 6, "claude");
