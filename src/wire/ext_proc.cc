@@ -22,9 +22,15 @@ std::string KindPath(ExtProcKind kind) {
 }
 
 ExtProcBodyMode BodyModeOf(uint64_t value) {
-  return value <= static_cast<uint64_t>(ExtProcBodyMode::kGrpc)
-             ? static_cast<ExtProcBodyMode>(value)
+  const auto number = static_cast<uint32_t>(value);  // an enum has 32 bits of its varint
+  return number <= static_cast<uint32_t>(ExtProcBodyMode::kGrpc)
+             ? static_cast<ExtProcBodyMode>(number)
              : ExtProcBodyMode::kUnknown;
+}
+
+base::Status TooLong(std::string_view what, uint64_t bytes, uint64_t bytes_max) {
+  return base::ResourceExhausted(base::Concat(what, " has ", std::to_string(bytes),
+                                              " bytes of at most ", std::to_string(bytes_max)));
 }
 
 // Non-empty parts of a comma-separated list.
@@ -57,45 +63,36 @@ void ReadSubset(std::span<const StructField> fields, base::Arena* arena,
 }
 
 // One entry of Metadata.filter_metadata.
-base::Status ReadNamespace(ProtoPieceReader entry, base::Arena* arena, ExtProcMetadata* metadata) {
+base::Status ReadNamespace(const ProtoPieceReader& entry, base::Arena* arena,
+                           ExtProcMetadata* metadata) {
   constexpr size_t kNameBytesMax = std::max(kSubsetNamespace.size(), kEndpointNamespace.size());
+  constexpr std::string_view kWhere = "ProcessingRequest.metadata_context.filter_metadata";
   char name_bytes[kNameBytesMax];
   std::string_view name;
-  std::optional<ProtoPieceReader> value;
-  uint64_t value_bytes = 0;
-  for (ProtoField f; entry.Next(&f);) {
-    if (f.number == ext_proc::kEntryKey && entry.Expect(f, ProtoWire::kBytes)) {
-      name = {};
-      if (f.value > kNameBytesMax) continue;
-      entry.CopyContent(name_bytes);
-      name = {name_bytes, f.value};
-    } else if (f.number == ext_proc::kEntryValue && entry.Expect(f, ProtoWire::kBytes)) {
-      value = entry;
-      value_bytes = f.value;
-    }
+  ProtoPieceReader in = entry;
+  for (ProtoField f; in.Next(&f);) {
+    if (f.number != ext_proc::kEntryKey || !in.Expect(f, ProtoWire::kBytes)) continue;
+    name = {};
+    if (f.value > kNameBytesMax) continue;
+    in.CopyContent(name_bytes);
+    name = {name_bytes, f.value};
   }
+  LLMD_RETURN_IF_ERROR(ProtoStatus(in.error(), kWhere));
   const bool is_subset = name == kSubsetNamespace;
-  if (entry.error() != ProtoError::kNone || (!is_subset && name != kEndpointNamespace)) {
-    return ProtoStatus(entry.error(), "ProcessingRequest.metadata_context.filter_metadata");
-  }
+  if (!is_subset && name != kEndpointNamespace) return base::OkStatus();
+
+  LLMD_ASSIGN_OR_RETURN(const std::string_view content,
+                        ext_proc::MergedContent(entry, ext_proc::kEntryValue, kWhere, arena));
+  LLMD_ASSIGN_OR_RETURN(const std::span<const StructField> fields, ReadStruct(content, arena));
   if (is_subset) {  // a later entry of the same name replaces an earlier one
     metadata->has_subset = false;
     metadata->subset = {};
-  } else {
-    metadata->served_endpoint = {};
-  }
-  if (!value) return base::OkStatus();
-  LLMD_ASSIGN_OR_RETURN(
-      const std::string_view content,
-      ext_proc::CopyContent(*value, value_bytes, kExtProcMetadataBytesMax,
-                            "filter_metadata of a namespace", arena));
-  LLMD_ASSIGN_OR_RETURN(const std::span<const StructField> fields, ReadStruct(content, arena));
-  if (is_subset) {
     ReadSubset(fields, arena, metadata);
-  } else if (const StructField* served = FindField(fields, kEndpointServedKey);
-             served && served->kind == StructKind::kString) {
-    metadata->served_endpoint = base::Trim(served->text);
+    return base::OkStatus();
   }
+  const StructField* const served = FindField(fields, kEndpointServedKey);
+  const bool is_text = served && served->kind == StructKind::kString;
+  metadata->served_endpoint = is_text ? base::Trim(served->text) : std::string_view();
   return base::OkStatus();
 }
 
@@ -116,15 +113,35 @@ std::string_view ExtProcKindName(ExtProcKind kind) {
 
 namespace ext_proc {
 
-base::Result<std::string_view> CopyContent(const ProtoPieceReader& in, uint64_t bytes,
-                                           uint64_t bytes_max, std::string_view what,
-                                           base::Arena* arena) {
-  if (bytes > bytes_max) [[unlikely]] {
-    return std::unexpected(base::ResourceExhausted(base::Concat(
-        what, " has ", std::to_string(bytes), " bytes of at most ", std::to_string(bytes_max))));
+base::Result<std::string_view> CopyHeaders(const ProtoPieceReader& in, uint64_t bytes,
+                                           std::string_view what, base::Arena* arena) {
+  if (bytes > kExtProcHeaderBytesMax) [[unlikely]] {
+    return std::unexpected(TooLong(what, bytes, kExtProcHeaderBytesMax));
   }
   char* const copy = static_cast<char*>(arena->Allocate(bytes, 1));
   in.CopyContent(copy);
+  return std::string_view(copy, bytes);
+}
+
+base::Result<std::string_view> MergedContent(const ProtoPieceReader& message, uint32_t number,
+                                             std::string_view what, base::Arena* arena) {
+  uint64_t bytes = 0;
+  ProtoPieceReader measure = message;
+  for (ProtoField f; measure.Next(&f);) {
+    if (f.number == number && measure.Expect(f, ProtoWire::kBytes)) bytes += f.value;
+  }
+  LLMD_RETURN_IF_ERROR(ProtoStatus(measure.error(), what));
+  if (bytes > kExtProcMetadataBytesMax) {
+    return std::unexpected(TooLong(what, bytes, kExtProcMetadataBytesMax));
+  }
+  char* const copy = static_cast<char*>(arena->Allocate(bytes, 1));
+  char* end = copy;
+  ProtoPieceReader in = message;
+  for (ProtoField f; in.Next(&f);) {
+    if (f.number != number) continue;
+    in.CopyContent(end);
+    end += f.value;
+  }
   return std::string_view(copy, bytes);
 }
 
@@ -254,8 +271,7 @@ base::Status ExtProcReader::ReadHeaders(const ProtoPieceReader& member, ExtProcK
   for (ProtoField f; in.Next(&f);) {
     if (f.number == ext_proc::kHeaderMap && in.Expect(f, ProtoWire::kBytes)) {
       LLMD_ASSIGN_OR_RETURN(const std::string_view map,
-                            ext_proc::CopyContent(in, f.value, kExtProcHeaderBytesMax,
-                                                  ExtProcKindName(kind), arena_));
+                            ext_proc::CopyHeaders(in, f.value, ExtProcKindName(kind), arena_));
       LLMD_RETURN_IF_ERROR(ReadHeaderMap(map, kind));
     } else if (f.number == ext_proc::kHeadersEndOfStream && !IsTrailers(kind) &&
                in.Expect(f, ProtoWire::kVarint)) {
@@ -314,8 +330,8 @@ base::Result<ExtProcMetadata> ExtProcReader::ReadMetadata() const {
 void ExtProcWriter::SetHeaders(std::span<const ExtProcHeader> headers) {
   for (size_t i = headers.size(); i-- > 0;) {
     const size_t mark = out_.size();
-    out_.Bytes(ext_proc::kHeaderRawValue, headers[i].value);
-    out_.Bytes(ext_proc::kHeaderKey, headers[i].name);
+    out_.BytesIfAny(ext_proc::kHeaderRawValue, headers[i].value);
+    out_.BytesIfAny(ext_proc::kHeaderKey, headers[i].name);
     out_.Wrap(ext_proc::kOptionHeader, mark);
     out_.Wrap(ext_proc::kSetHeaders, mark);
   }
@@ -366,13 +382,13 @@ base::Slice ExtProcWriter::Trailers(ExtProcKind kind) {
 
 base::Slice ExtProcWriter::Immediate(const ExtProcImmediateReply& reply) {
   const size_t mark = out_.size();
-  if (!reply.details.empty()) out_.Bytes(ext_proc::kImmediateDetails, reply.details);
+  out_.BytesIfAny(ext_proc::kImmediateDetails, reply.details);
   if (reply.grpc_status) {
     const size_t status_mark = out_.size();
     if (*reply.grpc_status != 0) out_.Varint(ext_proc::kGrpcStatusCode, *reply.grpc_status);
     out_.Wrap(ext_proc::kImmediateGrpcStatus, status_mark);
   }
-  if (!reply.body.empty()) out_.Bytes(ext_proc::kImmediateBody, reply.body);
+  out_.BytesIfAny(ext_proc::kImmediateBody, reply.body);
   HeaderMutation(ext_proc::kImmediateHeaders, reply.headers, {});
   const size_t status_mark = out_.size();
   out_.Varint(ext_proc::kHttpStatusCode, static_cast<uint64_t>(reply.status));

@@ -10,11 +10,11 @@ namespace {
 
 constexpr std::string_view kReplyName = "ProcessingResponse";
 
-// The varint field 1 of a message that consists of it (HttpStatus, GrpcStatus).
-ProtoError ReadCode(ProtoPieceReader in, uint64_t* code) {
-  *code = 0;
+// The varint field 1 of a message that consists of it (HttpStatus, GrpcStatus), of 32 bits.
+template <class T>
+ProtoError ReadCode(ProtoPieceReader in, T* code) {
   for (ProtoField f; in.Next(&f);) {
-    if (f.number == 1 && in.Expect(f, ProtoWire::kVarint)) *code = f.value;
+    if (f.number == 1 && in.Expect(f, ProtoWire::kVarint)) *code = static_cast<T>(f.value);
   }
   return in.error();
 }
@@ -54,8 +54,8 @@ void ExtProcClientWriter::HeaderMap(std::span<const ExtProcHeader> headers) {
   const size_t mark = out_.size();
   for (size_t i = headers.size(); i-- > 0;) {
     const size_t entry_mark = out_.size();
-    out_.Bytes(ext_proc::kHeaderRawValue, headers[i].value);
-    out_.Bytes(ext_proc::kHeaderKey, headers[i].name);
+    out_.BytesIfAny(ext_proc::kHeaderRawValue, headers[i].value);
+    out_.BytesIfAny(ext_proc::kHeaderKey, headers[i].name);
     out_.Wrap(ext_proc::kMapHeaders, entry_mark);
   }
   out_.Wrap(ext_proc::kHeaderMap, mark);
@@ -118,15 +118,14 @@ base::Status ExtProcReplyReader::Parse() {
   reply_ = {};
   set_headers_ = ArenaList<ExtProcHeader>(arena_);
   remove_headers_ = ArenaList<std::string_view>(arena_);
-  ProtoPieceReader in(pieces_.pieces());
+  bool has_dynamic_metadata = false;
+  const ProtoPieceReader message(pieces_.pieces());
+  ProtoPieceReader in = message;
   for (ProtoField f; in.Next(&f);) {
     if (f.number == 0 || f.number > ext_proc::kDynamicMetadata) continue;
     if (!in.Expect(f, ProtoWire::kBytes)) break;
     if (f.number == ext_proc::kDynamicMetadata) {
-      LLMD_ASSIGN_OR_RETURN(const std::string_view content,
-                            ext_proc::CopyContent(in, f.value, kExtProcMetadataBytesMax,
-                                                  "ProcessingResponse.dynamic_metadata", arena_));
-      LLMD_ASSIGN_OR_RETURN(reply_.dynamic_metadata, ReadStruct(content, arena_));
+      has_dynamic_metadata = true;
     } else if (f.number == ext_proc::kImmediateResponse) {
       BeginMember(ExtProcKind::kNone, true);
       LLMD_RETURN_IF_ERROR(ReadImmediate(in.Enter()));
@@ -137,15 +136,19 @@ base::Status ExtProcReplyReader::Parse() {
   }
   reply_.set_headers = set_headers_.items();
   reply_.remove_headers = remove_headers_.items();
-  return ProtoStatus(in.error(), kReplyName);
+  LLMD_RETURN_IF_ERROR(ProtoStatus(in.error(), kReplyName));
+  if (!has_dynamic_metadata) return base::OkStatus();
+  LLMD_ASSIGN_OR_RETURN(const std::string_view content,
+                        ext_proc::MergedContent(message, ext_proc::kDynamicMetadata,
+                                                "ProcessingResponse.dynamic_metadata", arena_));
+  LLMD_ASSIGN_OR_RETURN(reply_.dynamic_metadata, ReadStruct(content, arena_));
+  return base::OkStatus();
 }
 
 // The last member of the oneof counts; the same one twice is merged, as messages are.
 void ExtProcReplyReader::BeginMember(ExtProcKind kind, bool immediate) {
   if (reply_.kind == kind && reply_.immediate == immediate) return;
-  const std::span<const StructField> dynamic_metadata = reply_.dynamic_metadata;
   reply_ = {};
-  reply_.dynamic_metadata = dynamic_metadata;
   reply_.kind = kind;
   reply_.immediate = immediate;
   set_headers_.Clear();
@@ -235,7 +238,7 @@ base::Status ExtProcReplyReader::ReadHeaderMutation(const ProtoPieceReader& oute
   constexpr std::string_view kWhere = "ProcessingResponse HeaderMutation";
   LLMD_ASSIGN_OR_RETURN(
       const std::string_view content,
-      ext_proc::CopyContent(outer, bytes, kExtProcHeaderBytesMax, kWhere, arena_));
+      ext_proc::CopyHeaders(outer, bytes, kWhere, arena_));
   ProtoReader in(content);
   for (ProtoField f; in.Next(&f);) {
     if (f.number != ext_proc::kSetHeaders && f.number != ext_proc::kRemoveHeaders) continue;
@@ -264,25 +267,22 @@ base::Status ExtProcReplyReader::ReadImmediate(ProtoPieceReader immediate) {
   for (ProtoField f; immediate.Next(&f);) {
     if (f.number == 0 || f.number > ext_proc::kImmediateDetails) continue;
     if (!immediate.Expect(f, ProtoWire::kBytes)) break;
-    uint64_t code = 0;
     switch (f.number) {
       case ext_proc::kImmediateStatus:
-        immediate.Adopt(ReadCode(immediate.Enter(), &code));
-        reply_.status = static_cast<int>(code);
+        immediate.Adopt(ReadCode(immediate.Enter(), &reply_.status));
         break;
       case ext_proc::kImmediateHeaders:
         LLMD_RETURN_IF_ERROR(ReadHeaderMutation(immediate, f.value));
         break;
       case ext_proc::kImmediateBody: SetBody(immediate, f.value); break;
       case ext_proc::kImmediateGrpcStatus:
-        immediate.Adopt(ReadCode(immediate.Enter(), &code));
-        reply_.grpc_status = static_cast<uint32_t>(code);
+        reply_.grpc_status = reply_.grpc_status.value_or(0);
+        immediate.Adopt(ReadCode(immediate.Enter(), &*reply_.grpc_status));
         break;
       case ext_proc::kImmediateDetails: {
         LLMD_ASSIGN_OR_RETURN(
             reply_.details,
-            ext_proc::CopyContent(immediate, f.value, kExtProcHeaderBytesMax,
-                                  "ImmediateResponse.details", arena_));
+            ext_proc::CopyHeaders(immediate, f.value, "ImmediateResponse.details", arena_));
         break;
       }
       default: break;

@@ -27,11 +27,14 @@ inline bool IsTrailers(ExtProcKind kind) {
 inline uint32_t RequestNumber(ExtProcKind kind) { return static_cast<uint32_t>(kind); }
 inline uint32_t ReplyNumber(ExtProcKind kind) { return static_cast<uint32_t>(kind) - 1; }
 
-// A copy in `arena` of the kBytes field that `in` gave last. ResourceExhausted when it is longer
-// than `bytes_max`; `what` names it.
-base::Result<std::string_view> CopyContent(const ProtoPieceReader& in, uint64_t bytes,
-                                           uint64_t bytes_max, std::string_view what,
-                                           base::Arena* arena);
+// A copy in `arena` of the kBytes field that `in` gave last, a list of headers of `bytes` bytes;
+// ResourceExhausted above kExtProcHeaderBytesMax. `what` names it.
+base::Result<std::string_view> CopyHeaders(const ProtoPieceReader& in, uint64_t bytes,
+                                           std::string_view what, base::Arena* arena);
+// A copy in `arena` of the contents of all fields `number` of `message`, one behind the other:
+// which is how protobuf merges messages. ResourceExhausted above kExtProcMetadataBytesMax.
+base::Result<std::string_view> MergedContent(const ProtoPieceReader& message, uint32_t number,
+                                             std::string_view what, base::Arena* arena);
 // A HeaderValue; views of `message`.
 ProtoError ReadHeaderValue(std::string_view message, ExtProcHeader* header);
 base::Status TooManyHeaders(std::string_view what);

@@ -160,6 +160,10 @@ class ProtoWriter {
   }
   void Double(uint32_t number, double value);
   void Bytes(uint32_t number, std::string_view bytes);
+  // Leaves an empty one out, which is the same for a field that is not repeated or in a oneof.
+  void BytesIfAny(uint32_t number, std::string_view bytes) {
+    if (!bytes.empty()) Bytes(number, bytes);
+  }
   // What was written since size() was `mark` becomes the embedded message `number`.
   void Wrap(uint32_t number, size_t mark) {
     RawVarint(size() - mark);
