@@ -17,7 +17,9 @@ namespace {
 
 constexpr uint32_t kNone = UINT32_MAX;
 
-Position PositionOf(const YAML::Mark& mark) { return {mark.line + 1, mark.column + 1}; }
+Position PositionOf(const YAML::Mark& mark, int first_line) {
+  return {mark.line + first_line, mark.column + 1};
+}
 
 }  // namespace
 
@@ -46,8 +48,9 @@ struct Document::Tree {
 // the parser without throwing).
 class TreeBuilder final : public YAML::EventHandler {
  public:
-  TreeBuilder(Document::Tree* tree, const std::string& filename, ErrorList* errors)
-      : nodes_(tree->nodes), filename_(filename), errors_(*errors) {}
+  TreeBuilder(Document::Tree* tree, const std::string& filename, int first_line,
+              ErrorList* errors)
+      : nodes_(tree->nodes), filename_(filename), first_line_(first_line), errors_(*errors) {}
 
   bool stopped() const { return stopped_; }
   bool has_content() const { return !nodes_.empty(); }
@@ -93,6 +96,9 @@ class TreeBuilder final : public YAML::EventHandler {
     std::unordered_map<std::string, uint32_t> keys;     // key -> entry
   };
 
+  Position PositionOf(const YAML::Mark& mark) const {
+    return config::PositionOf(mark, first_line_);
+  }
   void Fail(const YAML::Mark& mark, std::string_view what) { Fail(PositionOf(mark), what); }
   void Fail(Position at, std::string_view what) {
     errors_.Add(filename_, at, nodes_.empty() ? "" : PathHere(), what);
@@ -114,6 +120,7 @@ class TreeBuilder final : public YAML::EventHandler {
 
   std::vector<Document::Tree::Data>& nodes_;
   const std::string& filename_;
+  const int first_line_;
   ErrorList& errors_;
   std::vector<Level> levels_;
   std::unordered_map<YAML::anchor_t, uint32_t> anchors_;
@@ -332,7 +339,7 @@ Document::Document() : tree_(std::make_unique<Tree>()) {}
 Document::~Document() = default;
 
 std::shared_ptr<const Document> Document::Parse(std::string_view text, std::string filename,
-                                                ErrorList* errors) {
+                                                ErrorList* errors, int first_line) {
   std::shared_ptr<Document> document(new Document);
   document->filename_ = std::move(filename);
   const std::string& name = document->filename_;
@@ -343,14 +350,14 @@ std::shared_ptr<const Document> Document::Parse(std::string_view text, std::stri
     return nullptr;
   }
   const size_t errors_before = errors->total();
-  TreeBuilder builder(document->tree_.get(), name, errors);
+  TreeBuilder builder(document->tree_.get(), name, first_line, errors);
   try {
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
     while (!builder.stopped() && parser.HandleNextDocument(builder)) {
     }
   } catch (const YAML::Exception& e) {
-    const Position at = e.mark.is_null() ? Position{} : PositionOf(e.mark);
+    const Position at = e.mark.is_null() ? Position{} : PositionOf(e.mark, first_line);
     errors->Add(name, at, "", base::Concat("not valid YAML: ", e.msg));
   }
   if (errors->total() != errors_before) return nullptr;

@@ -89,9 +89,10 @@ class Node {
 class Document {
  public:
   // Appends what is wrong to `errors` and returns nullptr if anything is. `filename` is what error
-  // texts show. An empty document has an absent-like null root.
+  // texts show; `first_line` is the line of the file that `text` begins with (one of several
+  // documents). An empty document has an absent-like null root.
   static std::shared_ptr<const Document> Parse(std::string_view text, std::string filename,
-                                               ErrorList* errors);
+                                               ErrorList* errors, int first_line = 1);
   ~Document();
 
   Node root() const { return Node(this, 0); }

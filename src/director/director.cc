@@ -18,6 +18,7 @@ constexpr size_t kArenaBytes = 16 << 10;
 // Arenas kept for reuse: the requests in flight of a busy worker. 64 MiB at most.
 constexpr size_t kArenasKeptMax = 4096;
 constexpr size_t kAttemptSlots = 4096;
+constexpr size_t kRewriteSlots = 256;
 
 constexpr std::string_view kRetryReasons[] = {"connect", "stale_connection", "reset", "timeout",
                                               "status"};
@@ -49,6 +50,13 @@ void GenerationHold::OnPrefixLookup(const plugin::PrefixCacheMatchInfo& info, ui
   if (info.total_blocks == 0) return;
   prefix_hit_ratio_.Observe(writer_, static_cast<double>(matched) / info.total_blocks);
   prefix_hit_bytes_.Observe(writer_, kBytesPerToken * matched * info.block_tokens);
+}
+
+void GenerationHold::OnProducerFailure(uint32_t plugin, bool timed_out) {
+  metrics_
+      .Counter(MetricId::kProducerFailuresTotal,
+               {generation->plugins()[plugin].object->name(), timed_out ? "timeout" : "error"})
+      .Add(writer_);
 }
 
 void GenerationHold::OnStage(scheduling::ExtensionPoint point, uint32_t plugin,
@@ -84,6 +92,7 @@ DirectorCore::DirectorCore(const GenerationSource& g, fleet::Fleet& f, telemetry
   response_processing = m.Histogram(MetricId::kResponseProcessingSeconds);
   recorded = m.Counter(MetricId::kDecisionsRecordedTotal);
   overwritten = m.Counter(MetricId::kDecisionsOverwrittenTotal);
+  replies_unread = m.Counter(MetricId::kRepliesUnreadTotal);
   for (size_t i = 0; i < retries.size(); ++i) {
     retries[i] = m.Counter(MetricId::kRetriesTotal, {kRetryReasons[i]});
   }
@@ -120,7 +129,7 @@ void DirectorCore::CountAttempt(std::string_view target_model, const fleet::Endp
   const uint64_t owner =
       endpoint ? base::Mix64(endpoint->number + uint64_t{1}, endpoint->generation) : 0;
   const uint64_t key = base::Mix64(base::Hash64(target_model), owner) | 1;
-  AttemptSlot& slot = attempts_[(key >> 1) % kAttemptSlots];
+  CounterSlot& slot = attempts_[(key >> 1) % kAttemptSlots];
   if (slot.key != key) {
     slot.key = key;
     const std::string_view model = metrics.BoundModelName(target_model);
@@ -133,6 +142,33 @@ void DirectorCore::CountAttempt(std::string_view target_model, const fleet::Endp
             : metrics.Counter(MetricId::kSchedulerAttemptsTotal, {"failure", model, "", "", ""});
   }
   slot.counter.Add(options.worker);
+}
+
+void DirectorCore::CountRewrite(std::string_view rewrite, std::string_view model,
+                                std::string_view target) {
+  if (rewrites_.empty()) rewrites_.resize(kRewriteSlots);
+  const uint64_t names = base::Mix64(base::Hash64(model), base::Hash64(target));
+  const uint64_t key = base::Mix64(base::Hash64(rewrite), names) | 1;
+  CounterSlot& slot = rewrites_[(key >> 1) % kRewriteSlots];
+  if (slot.key != key) {
+    slot.key = key;
+    slot.counter =
+        metrics.Counter(MetricId::kModelRewriteDecisionsTotal,
+                        {rewrite, metrics.BoundModelName(model), metrics.BoundModelName(target)});
+  }
+  slot.counter.Add(options.worker);
+}
+
+const Objects* DirectorCore::CurrentObjects() {
+  if (!options.objects) return nullptr;
+  const uint64_t seen = objects_version_;
+  const Objects* now = options.objects->Get(&objects_, &objects_version_).get();
+  if (now && objects_version_ != seen) {
+    const std::vector<std::string_view> names(now->model_names().begin(),
+                                              now->model_names().end());
+    metrics.PinModelNames(names);
+  }
+  return now;
 }
 
 std::unique_ptr<base::Arena> DirectorCore::TakeArena() {

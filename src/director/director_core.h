@@ -22,6 +22,8 @@ class GenerationHold final : public scheduling::StageSink {
   GenerationHold(std::shared_ptr<const Generation> g, telemetry::Metrics& metrics, size_t writer);
   void OnStage(scheduling::ExtensionPoint point, uint32_t plugin, base::Duration took) override;
 
+  // A data producer gave nothing: it failed, or its time was up. Takes a lock.
+  void OnProducerFailure(uint32_t plugin, bool timed_out);
   // A prefix lookup found at best `matched` of the prompt's blocks on one endpoint.
   void OnPrefixLookup(const plugin::PrefixCacheMatchInfo& info, uint32_t matched);
 
@@ -48,8 +50,12 @@ struct DirectorCore {
   // The current generation, held once more.
   GenerationHold* Hold();
   static void Release(GenerationHold* hold);
+  // nullptr when there are none; good until the next call.
+  const Objects* CurrentObjects();
   // scheduler_attempts_total for a decision; `endpoint` is nullptr when none was found. Cached.
   void CountAttempt(std::string_view target_model, const fleet::Endpoint* endpoint);
+  // model_rewrite_decisions_total. Cached.
+  void CountRewrite(std::string_view rewrite, std::string_view model, std::string_view target);
   std::unique_ptr<base::Arena> TakeArena();
   void GiveBack(std::unique_ptr<base::Arena> arena);
   bool RetryAllowed() const;
@@ -68,7 +74,7 @@ struct DirectorCore {
   size_t retrying = 0;  // of these, on their second or later attempt
 
   telemetry::HistogramHandle scheduler_seconds, request_processing, response_processing;
-  telemetry::CounterHandle recorded, overwritten;
+  telemetry::CounterHandle recorded, overwritten, replies_unread;
   std::array<telemetry::CounterHandle, 5> retries;         // by UpstreamFailure
   std::array<telemetry::CounterHandle, 5> retries_denied;  // by RetryDenied
   std::array<telemetry::CounterHandle, 3> aborts;          // by AbortStage
@@ -78,12 +84,15 @@ struct DirectorCore {
   uint64_t cached_version_ = 0;
   GenerationHold* current_ = nullptr;
   std::vector<std::unique_ptr<base::Arena>> arenas_;
-  struct AttemptSlot {
+  std::shared_ptr<const Objects> objects_;
+  uint64_t objects_version_ = 0;
+  struct CounterSlot {
     uint64_t key = 0;
     telemetry::CounterHandle counter;
   };
   // Direct-mapped; models times endpoints of a usual fleet fit. A collision costs a locked lookup.
-  std::vector<AttemptSlot> attempts_;
+  std::vector<CounterSlot> attempts_;
+  std::vector<CounterSlot> rewrites_;  // likewise; none until something is rewritten
 };
 
 }  // namespace llmd::director

@@ -90,7 +90,7 @@ struct Source : plugin::Plugin, plugin::DataSource {
 
 struct NoExtractor : plugin::Plugin, plugin::Extractor {
   std::vector<std::string> WantedFamilies(const fleet::EndpointSpec&) const override { return {}; }
-  bool Extract(const fleet::EndpointSpec&, std::string_view, fleet::Load*) const override {
+  bool Extract(const fleet::EndpointSpec&, std::string_view, plugin::EndpointReport*) const override {
     return false;
   }
 };
@@ -174,6 +174,83 @@ struct Refuser : plugin::Plugin, plugin::PreRequest {
     const int code = TestKnobs().refuse;
     if (code == 0) return base::OkStatus();
     return base::Status(static_cast<base::StatusCode>(code), "refused");
+  }
+};
+
+struct AgentHeader : plugin::Plugin, plugin::RequestHeaderProcessor {
+  base::Status OnRequestHeaders(RequestContext& r) const override {
+    const auto id = r.FindHeader("x-agent");
+    if (!id) return base::OkStatus();
+    if (*id == "bad") return base::Status(base::StatusCode::kPermissionDenied, "no such agent");
+    auto* agent = r.arena->New<plugin::AgentIdentity>();
+    agent->id = *id;
+    r.attributes.Set(slot, static_cast<const plugin::AgentIdentity*>(agent));
+    return base::OkStatus();
+  }
+  plugin::Slot<plugin::AgentIdentity> slot;
+};
+
+struct WaitingProducer : plugin::Plugin, plugin::DataProducer {
+  base::Status Produce(RequestContext& r, std::span<const EndpointNumber> candidates) override {
+    Knobs& knobs = TestKnobs();
+    ++knobs.asked;
+    if (!knobs.ready) {
+      const auto step = std::chrono::milliseconds(10);
+      r.wait_until = knobs.wait_backwards ? r.now - step : r.now + step;
+      return base::OkStatus();
+    }
+    auto* info = r.arena->New<plugin::PrefixCacheMatchInfo>();
+    const auto matched = r.arena->NewSpan<uint32_t>(candidates.back() + 1);
+    info->total_blocks = 4;
+    info->block_tokens = 16;
+    matched[candidates[0]] = 4;
+    info->matched_blocks = matched;
+    r.attributes.Set(slot, static_cast<const plugin::PrefixCacheMatchInfo*>(info));
+    return base::OkStatus();
+  }
+  base::Duration wait_max() const override { return std::chrono::milliseconds(100); }
+  void Abandon(RequestContext&) override { ++TestKnobs().abandoned; }
+  plugin::Slot<plugin::PrefixCacheMatchInfo> slot;
+};
+
+struct HeaderSetter : plugin::Plugin, plugin::PreRequest {
+  base::Status OnRouted(RequestContext& r, const plugin::SchedulingResult& result,
+                        plugin::BookingList*) override {
+    const EndpointNumber n = result.endpoints()[0].endpoint;
+    if (TestKnobs().routed.fetch_add(1) == 0) r.SetHeader("x-first", "yes");
+    r.SetHeader("x-target", std::to_string(8000 + n));
+    return base::OkStatus();
+  }
+};
+
+struct ReplyWatcher : plugin::Plugin, plugin::ResponseProcessor {
+  void OnResponseHead(RequestContext& r, const plugin::ResponseHead& head,
+                      plugin::HeaderEdits* to_client) override {
+    Knobs::Watched& w = TestKnobs().watched;
+    ++w.heads;
+    w.served = head.served_endpoint;
+    for (const plugin::Header& h : head.headers)
+      w.headers += base::Concat(h.name, "=", h.value, ";");
+    to_client->Set(*r.arena, "x-served", head.served_endpoint);
+  }
+  void OnResponseEnd(RequestContext&, const plugin::ResponseEnd& end,
+                     plugin::MetadataList* metadata) override {
+    Knobs::Watched& w = TestKnobs().watched;
+    ++w.ends;
+    w.status = end.status;
+    w.termination = end.termination;
+    w.body_shown = end.body_shown;
+    w.event_count = end.event_count;
+    w.output_tokens = end.usage.completion_tokens;
+    if (end.usage.present) {
+      metadata->Set({.name_space = "envoy.lb", .name = "tokens", .value = w.output_tokens});
+    }
+  }
+};
+
+struct LabelFilter : plugin::Plugin, plugin::Filter {
+  void Apply(const RequestContext&, plugin::Candidates& c) const override {
+    c.KeepIf([](EndpointNumber n) { return n >= TestKnobs().keep; });
   }
 };
 
@@ -273,6 +350,19 @@ plugin::Catalogue MakeCatalogue() {
   }));
   AddProducers(catalogue);
   catalogue.Add(Simple<Refuser>("refuser"));
+  catalogue.Add(Custom("agent-identity", [](PluginContext& c, const StringParams&) {
+    auto p = std::make_unique<AgentHeader>();
+    p->slot = c.Produces<plugin::AgentIdentity>();
+    return p;
+  }));
+  catalogue.Add(Custom("waiting-producer", [](PluginContext& c, const StringParams&) {
+    auto p = std::make_unique<WaitingProducer>();
+    p->slot = c.Produces<plugin::PrefixCacheMatchInfo>();
+    return p;
+  }));
+  catalogue.Add(Simple<HeaderSetter>("header-setter"));
+  catalogue.Add(Simple<ReplyWatcher>("reply-watcher"));
+  catalogue.Add(Simple<LabelFilter>("label-filter"));
   catalogue.Add(Custom("referrer", [](PluginContext& c, const StringParams& params) {
     auto p = std::make_unique<Referrer>();
     p->other = c.Reference<plugin::Scorer>(params.other);
@@ -304,8 +394,12 @@ Knobs& TestKnobs() {
 
 Bed::Bed(size_t endpoints, DirectorOptions options)
     : fleet(2), metrics(2), records(2) {
-  TestKnobs().saturation = 0;
-  TestKnobs().refuse = 0;
+  Knobs& knobs = TestKnobs();
+  knobs.saturation = 0;
+  knobs.refuse = knobs.asked = knobs.abandoned = knobs.routed = 0;
+  knobs.ready = knobs.wait_backwards = false;
+  knobs.keep = 0;
+  knobs.watched = {};
   SetEndpoints(endpoints);
   Load();
   director_ = std::make_unique<Director>(generations, fleet, metrics, records, options);
@@ -327,6 +421,22 @@ void Bed::Load(std::string_view yaml) {
   LLMD_CHECK(compiled.has_value(), compiled.error().message());
   generation = *compiled;
   generations.Publish(generation);
+}
+
+RequestHead Post(std::string_view path, std::span<const plugin::Header> headers) {
+  return {.method = "POST", .path = path, .content_type = "application/json", .headers = headers,
+          .request_id = "req-1", .peer = "10.1.1.1", .content_length = 100};
+}
+
+Decision Decide(Session& session, const Bed& bed, std::string_view body, RequestHead head) {
+  if (session.OnHead(head, bed.now) != BodyPolicy::kNoBody) session.OnBody(body, bed.now);
+  return session.OnBodyEnd(bed.now);
+}
+
+uint64_t Bugs() {
+  uint64_t sum = 0;
+  for (auto* site = base::FirstBugSite(); site; site = site->next) sum += site->count;
+  return sum;
 }
 
 int64_t Bed::InFlight() const {

@@ -5,9 +5,8 @@
 //   if (objects) source.Publish(*objects);
 //
 // An immutable snapshot, thread-safe. Source of the formats: llm-d-router, apix/v1alpha2.
-// Invariants: 1. Every rule has a target that can be drawn. 2. A name is there once, whatever API
-// groups it was written under. Limits: kObjectsMax objects and kRewriteTargetsMax targets in all; a
-// text beyond is refused.
+// Invariants: every rule has a target that can be drawn; a name is there once per kind. Limits:
+// kObjectsMax objects, kRewriteTargetsMax targets, kObjectsBytesMax of text; beyond, it is refused.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +15,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
@@ -27,6 +27,7 @@ namespace llmd::director {
 // manifests from filling the memory (100 bytes each: a few MiB).
 inline constexpr size_t kObjectsMax = 10'000;
 inline constexpr size_t kRewriteTargetsMax = 100'000;
+inline constexpr size_t kObjectsBytesMax = 16 << 20;
 
 // One rule of an InferenceModelRewrite.
 struct RewriteRule {
@@ -43,7 +44,6 @@ struct RewriteRule {
 
 class Objects {
  public:
-  ~Objects();
   Objects(const Objects&) = delete;
   Objects& operator=(const Objects&) = delete;
 
@@ -53,25 +53,33 @@ class Objects {
   // for every model; of these the one of the oldest object, then the first in its list.
   const RewriteRule* RuleFor(std::string_view model) const;
   // There is a rule for every model: a request need not name one.
-  bool has_generic_rule() const;
-  size_t objective_count() const;
+  bool has_generic_rule() const { return generic_ != nullptr; }
+  size_t objective_count() const { return objectives_.size(); }
+  size_t rule_count() const { return rules_.size(); }
   // Every model name that rewrites mention; metrics show them whatever the cap on model names.
-  std::span<const std::string> model_names() const;
+  std::span<const std::string> model_names() const { return model_names_; }
   // What was passed over and why, one sentence with its place each.
-  std::span<const std::string> warnings() const;
+  std::span<const std::string> warnings() const { return warnings_; }
 
  private:
   friend class ObjectsReader;
-  struct Data;
-  explicit Objects(std::unique_ptr<const Data> data);
-  std::unique_ptr<const Data> data_;
+  Objects() = default;
+
+  std::vector<std::pair<std::string, int32_t>> objectives_;      // sorted by name
+  std::vector<std::unique_ptr<const RewriteRule>> rules_;        // in order of precedence
+  std::vector<std::pair<std::string, const RewriteRule*>> exact_;  // sorted by model
+  const RewriteRule* generic_ = nullptr;
+  std::vector<std::string> model_names_;  // sorted, once each
+  std::vector<std::string> warnings_;
 };
 
-// Reads manifests, separated by lines of "---": kinds InferenceObjective and InferenceModelRewrite
-// of llm-d.ai/v1alpha2 and of the older inference.networking.x-k8s.io/v1alpha2; where a name is
-// there under both, llm-d.ai's counts. Strict, but for `status` and the metadata that an API server
-// adds. Objects of another pool and other kinds are passed over with a warning. On errors the Status
-// carries all of them, one file:line:col key.path per line. An empty text has no objects.
+// Reads manifests, separated by lines of "---", or lists of them as kubectl prints them: kinds
+// InferenceObjective and InferenceModelRewrite of llm-d.ai/v1alpha2 and of the older
+// inference.networking.x-k8s.io/v1alpha2. Where a kind is there under both, the older one's objects
+// are passed over (as upstream, where both CRDs are installed). Strict, but for `status` and the
+// metadata that an API server adds. Objects of another pool than `pool` ("" = any), those being
+// deleted and other kinds are passed over with a warning. On errors the Status carries all of them,
+// one file:line:col key.path per line. An empty text has no objects.
 base::Result<std::shared_ptr<const Objects>> ReadObjects(std::string_view text,
                                                          std::string_view filename,
                                                          std::string_view pool);

@@ -29,18 +29,54 @@ bool HasBody(const RequestHead& head) {
   return head.method == "POST" || head.method == "PUT" || head.method == "PATCH";
 }
 
-void ReadControlHeaders(SessionState& s) {
-  for (const plugin::Header& h : s.context.headers) {
-    if (h.name.size() < 2 || (h.name[0] | 0x20) != 'x' || h.name[1] != '-' || h.value.empty()) {
-      continue;
+// The first value of a control header; its deprecated name counts where the other is not there.
+struct ControlValue {
+  std::string_view value, alias_value;
+
+  bool Take(const ControlHeader& header, const plugin::Header& h) {
+    if (base::EqualsIgnoreCase(h.name, header.name)) {
+      if (value.empty()) value = h.value;
+      return true;
     }
-    const auto is = [&](const ControlHeader& c) {
-      return base::EqualsIgnoreCase(h.name, c.name) || base::EqualsIgnoreCase(h.name, c.alias);
-    };
-    if (s.context.fairness_id.empty() && is(kFairnessIdHeader)) s.context.fairness_id = h.value;
-    if (s.rewrite_header.empty() && is(kModelRewriteHeader)) s.rewrite_header = h.value;
+    if (!base::EqualsIgnoreCase(h.name, header.alias)) return false;
+    if (alias_value.empty()) alias_value = h.value;
+    return true;
   }
-  if (s.context.fairness_id.empty()) s.context.fairness_id = kDefaultFairnessId;
+  std::string_view Get() const { return value.empty() ? alias_value : value; }
+};
+
+// "Prefer: a; p=1, IF-AVAILABLE" holds the preference (RFC 7240).
+bool HasIfAvailable(std::string_view preferences) {
+  while (true) {
+    const size_t comma = preferences.find(',');
+    const std::string_view preference = preferences.substr(0, comma);
+    const std::string_view token = preference.substr(0, preference.find(';'));
+    if (base::EqualsIgnoreCase(base::Trim(token), "if-available")) return true;
+    if (comma == std::string_view::npos) return false;
+    preferences.remove_prefix(comma + 1);
+  }
+}
+
+void ReadControlHeaders(SessionState& s) {
+  ControlValue fairness, objective, rewrite;
+  for (const plugin::Header& h : s.context.headers) {
+    if (h.name.size() < 6) continue;
+    if ((h.name[0] | 0x20) == 'x' && h.name[1] == '-') {
+      (void)(fairness.Take(kFairnessIdHeader, h) || objective.Take(kObjectiveHeader, h) ||
+             rewrite.Take(kModelRewriteHeader, h));
+    } else if (base::EqualsIgnoreCase(h.name, "prefer")) {
+      s.if_available = s.if_available || HasIfAvailable(h.value);
+    }
+  }
+  s.context.fairness_id = fairness.Get();
+  s.context.objective = objective.Get();
+  s.rewrite_header = rewrite.Get();
+}
+
+// A rewrite that is for every model is for a missing one, too.
+bool NeedsModel(const SessionState& s) {
+  const Objects* objects = s.core.CurrentObjects();
+  return s.rewrite_header.empty() && !(objects && objects->has_generic_rule());
 }
 
 void CopyCut(std::string_view text, char* out, size_t bytes) {
@@ -120,7 +156,7 @@ BodyPolicy Session::OnHead(const RequestHead& head, base::TimePoint now) {
   s.unclaimed = has_body && s.api == Api::kOpaque && !s.generation().has_fallback_parser();
   if (s.api != Api::kOpaque) {
     s.parser.emplace(s.api, *s.arena, &s.request,
-                     protocol::RequestOptions{.model_required = s.rewrite_header.empty()});
+                     protocol::RequestOptions{.model_required = NeedsModel(s)});
     return has_body ? BodyPolicy::kDecideAtEnd : BodyPolicy::kNoBody;
   }
   if (!has_body) return BodyPolicy::kNoBody;
@@ -157,9 +193,7 @@ void Session::SetSubset(std::span<const std::string_view> entries) {
     LLMD_BUG("a subset of the endpoints after the decision");
     return;
   }
-  s.has_subset = true;
-  s.subset = s.arena->NewSpan<std::string_view>(entries.size());
-  for (size_t i = 0; i < entries.size(); ++i) s.subset[i] = s.arena->Copy(entries[i]);
+  s.subset.emplace(*s.arena, entries);
 }
 
 Decision Session::OnBodyEnd(base::TimePoint now) {
@@ -173,6 +207,7 @@ Decision Session::OnWake(base::TimePoint now) {
   SessionState& s = *state_;
   s.context.now = now;
   if (s.phase != Phase::kWaiting) return OutOfOrder(s);
+  s.context.wait_until = {};
   return DecideTimed(s);
 }
 
@@ -210,7 +245,8 @@ std::string_view Session::TakeHeldBack() {
 void Session::OnDone(uint64_t response_bytes, base::TimePoint now) {
   SessionState& s = *state_;
   s.context.now = now;
-  if (s.phase != Phase::kReplied && s.phase != Phase::kRelaying) {
+  const bool unseen = s.phase == Phase::kForwarded && skip_response();
+  if (s.phase != Phase::kReplied && s.phase != Phase::kRelaying && !unseen) {
     LLMD_BUG("the end of a request that has no reply");
     if (s.phase == Phase::kNew || s.phase == Phase::kEnded) return;
   }
@@ -236,9 +272,9 @@ bool Session::reads_response_headers() const {
 }
 bool Session::skip_response() const { return state_->request.skip_response; }
 std::span<const plugin::MetadataNumber> Session::end_metadata() const {
-  return state_->end_metadata.items();
+  if (!state_->end_metadata) return {};
+  return state_->end_metadata->items();
 }
-void Session::SetPriorityForTest(int32_t priority) { state_->context.priority = priority; }
 
 std::string_view Session::EndpointName(fleet::EndpointNumber endpoint) const {
   return state_->pin ? std::string_view(state_->pin.endpoint(endpoint).host_port) : "";

@@ -118,8 +118,8 @@ class Session {
   // decision is no longer repeated. True under kDecideEarly once OnBodyEnd may be called; a scan
   // error shows in OnBodyEnd's decision.
   bool OnBody(std::string_view bytes, base::TimePoint now);
-  // The request may go to these endpoints only: "ip" (any port), "ip:port", "[v6]:port", "[v6]" or a
-  // bare v6 address. Other text names nobody; an empty list leaves no candidates. A later call
+  // The request may go to these endpoints only: "ip" (any port), "ip:port", "[v6]:port", "[v6]" or
+  // a bare v6 address. Other text names nobody; an empty list leaves no candidates. A later call
   // replaces the earlier one's list. Without a call every endpoint may be chosen. Copied.
   void SetSubset(std::span<const std::string_view> entries);
   Decision OnBodyEnd(base::TimePoint now);
@@ -160,8 +160,6 @@ class Session {
   const plugin::RequestContext& context() const;
   const DecisionRecord& record() const;
   const protocol::Usage& usage() const;
-  // Changes a decision that is yet to be made.
-  void SetPriorityForTest(int32_t priority);
   // After a decision: nothing can be read from the reply or restored in it (a raw payload).
   bool skip_response() const;
   // After OnDone or OnAborted: what plugins have to say to the proxy at the end.

@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "base/strings.h"
+#include "director/headers.h"
 #include "director/session_state.h"
 #include "protocol/error.h"
 #include "scheduling/cycle.h"
@@ -37,7 +38,8 @@ StageResult Parse(SessionState& s) {
       s.request.model_end = s.multipart->model_end();
     }
   }
-  s.context.incoming_model = s.request.model;
+  // Needed to the end of the request, when the body is long gone.
+  s.context.incoming_model = s.arena->Copy(s.request.model);
   return {};
 }
 
@@ -47,11 +49,25 @@ std::string Literal(std::string_view text) {
   return literal;
 }
 
+// The header names the target, and a rewrite rule has the last word.
+void ChooseModel(SessionState& s) {
+  plugin::RequestContext& c = s.context;
+  if (!s.rewrite_header.empty()) c.target_model = s.rewrite_header;
+  const Objects* objects = s.core.CurrentObjects();
+  const RewriteRule* rule = objects ? objects->RuleFor(c.incoming_model) : nullptr;
+  if (!rule) return;
+  c.target_model = s.arena->Copy(rule->Draw(c.random));  // a reload may come before the end
+  s.core.CountRewrite(rule->rewrite, c.incoming_model, c.target_model);
+}
+
 StageResult Rewrite(SessionState& s) {
   plugin::RequestContext& c = s.context;
-  const bool has_place =
+  c.target_model = c.incoming_model;
+  const bool place =
       s.multipart ? s.request.has_model() : protocol::InfoOf(s.api).takes_model;
-  c.target_model = has_place && !s.rewrite_header.empty() ? s.rewrite_header : c.incoming_model;
+  if (!place) return {};
+  ChooseModel(s);
+  if (c.target_model.empty()) return MakeReply(s, 400, "model not found in request body");
   if (c.target_model == c.incoming_model) return {};
   if (s.multipart) {  // a form field: the name itself, without quotes
     s.splice = {s.request.model_begin, s.request.model_end, c.target_model};
@@ -65,11 +81,60 @@ StageResult Rewrite(SessionState& s) {
   return {};
 }
 
-// Priorities come from InferenceObjectives, which are not read yet: every request has priority 0.
+// An objective that nobody wrote down is no error: its requests count like any other.
 StageResult Objective(SessionState& s) {
+  if (!s.context.objective.empty()) {
+    const Objects* objects = s.core.CurrentObjects();
+    if (objects) s.context.priority = objects->PriorityOf(s.context.objective).value_or(0);
+  }
   s.record.priority = s.context.priority;
   s.record.body_bytes = s.body_bytes;
   return {};
+}
+
+StageResult Identify(SessionState& s) {
+  plugin::RequestContext& c = s.context;
+  const Generation& g = s.generation();
+  if (!g.header_processors().empty()) {
+    scheduling::Stages stages(&s.trace);
+    stages.Skip();
+    for (const HeaderStep& step : g.header_processors()) {
+      const base::Status read = stages(ExtensionPoint::kRequestHeader, step.plugin,
+                                       [&] { return step.processor->OnRequestHeaders(c); });
+      if (!read.ok()) return ReplyTo(s, read);
+    }
+  }
+  if (!c.fairness_id.empty()) return {};
+  const plugin::AgentIdentity* agent = c.attributes.Get(g.agent_identity_slot());
+  c.fairness_id = agent && !agent->id.empty() ? agent->id : kDefaultFairnessId;
+  return {};
+}
+
+Reply NoCandidates(SessionState& s) {
+  return MakeReply(s, 503, "failed to find endpoint candidates for serving the request",
+                   protocol::kRejectedNoEndpoints, kRetryAfterNoEndpointsSeconds);
+}
+
+template <class Keep>
+void KeepCandidates(SessionState& s, Keep keep) {
+  plugin::Candidates left{s.candidates};
+  left.KeepIf(keep);
+  s.candidates = left.numbers;
+}
+
+bool MayServe(const fleet::View& view, EndpointNumber n) {
+  return std::ranges::binary_search(view.members(), n) && !view.endpoint(n).spec.draining;
+}
+
+// Where the proxy leaves only endpoints that are ejected or starting slowly, one of these it is.
+void KeepSubset(SessionState& s) {
+  const fleet::View& view = s.core.view;
+  const auto allowed = [&](EndpointNumber n) { return s.subset->Allows(view.endpoint(n).spec); };
+  KeepCandidates(s, allowed);
+  if (!s.candidates.empty()) return;
+  s.candidates = s.arena->NewSpan<EndpointNumber>(view.members().size());
+  std::ranges::copy(view.members(), s.candidates.begin());
+  KeepCandidates(s, [&](EndpointNumber n) { return allowed(n) && MayServe(view, n); });
 }
 
 StageResult FindCandidates(SessionState& s) {
@@ -79,9 +144,9 @@ StageResult FindCandidates(SessionState& s) {
   s.candidates = view.Routable(s.context.random, *s.arena);
   s.record.fleet_version = s.core.fleet.version();
   s.record.fleet_count = static_cast<uint16_t>(view.members().size());
-  if (!s.candidates.empty()) return {};
-  return MakeReply(s, 503, "failed to find endpoint candidates for serving the request",
-                   protocol::kRejectedNoEndpoints, kRetryAfterNoEndpointsSeconds);
+  if (s.subset) KeepSubset(s);
+  if (s.candidates.empty()) return NoCandidates(s);
+  return {};
 }
 
 StageResult Admit(SessionState& s) {
@@ -97,19 +162,53 @@ StageResult Admit(SessionState& s) {
                    protocol::kRejectedSaturated, kRetryAfterSaturatedSeconds);
 }
 
-// A producer that fails leaves its slot missing; its consumers know what to do without it.
+// Some time has gone by: who left the fleet meanwhile is no candidate any more.
+bool RenewCandidates(SessionState& s) {
+  fleet::View& view = s.core.view;
+  view.Refresh(s.context.now);
+  KeepCandidates(s, [&](EndpointNumber n) { return MayServe(view, n); });
+  return !s.candidates.empty();
+}
+
+// True when the request is to wait for the producer that was just asked.
+bool Waits(SessionState& s, const ProducerStep& step, const base::Status& produced) {
+  plugin::RequestContext& c = s.context;
+  if (c.wait_until == base::TimePoint{} && s.give_up_at == base::TimePoint{}) return false;
+  if (s.give_up_at == base::TimePoint{}) s.give_up_at = c.now + step.producer->wait_max();
+  const bool asks = c.wait_until > c.now && produced.ok();
+  if (asks && c.now < s.give_up_at) {
+    c.wait_until = std::min(c.wait_until, s.give_up_at);
+    return true;
+  }
+  if (produced.ok() && c.wait_until != base::TimePoint{}) {  // in vain, or no later than now
+    s.hold->OnProducerFailure(step.plugin, true);
+    step.producer->Abandon(c);
+  }
+  c.wait_until = s.give_up_at = {};
+  return false;
+}
+
+// A producer that fails leaves its slot missing; its consumers know what to do without it. One that
+// cannot answer yet makes the request wait, and is asked again when the request is woken.
 StageResult Produce(SessionState& s) {
+  if (s.phase == Phase::kWaiting && !RenewCandidates(s)) {
+    AbandonWait(s);
+    return NoCandidates(s);
+  }
   scheduling::Stages stages(&s.trace);
   stages.Skip();
-  for (const ProducerStep& step : s.generation().producers()) {
+  const std::span<const ProducerStep> producers = s.generation().producers();
+  for (; s.producer < producers.size(); ++s.producer) {
+    const ProducerStep& step = producers[s.producer];
     const base::Status produced =
         stages(ExtensionPoint::kDataProducer, step.plugin,
                [&] { return step.producer->Produce(s.context, s.candidates); });
-    if (!produced.ok()) {
-      LLMD_LOG(kDebug, "a data producer failed",
-               {"producer", s.generation().plugins()[step.plugin].object->name()},
-               {"request_id", s.context.request_id}, {"error", produced});
-    }
+    if (Waits(s, step, produced)) return {};
+    if (produced.ok()) continue;
+    s.hold->OnProducerFailure(step.plugin, false);
+    LLMD_LOG(kDebug, "a data producer failed",
+             {"producer", s.generation().plugins()[step.plugin].object->name()},
+             {"request_id", s.context.request_id}, {"error", produced});
   }
   return {};
 }
@@ -241,7 +340,19 @@ StageResult Schedule(SessionState& s) {
   return {};
 }
 
+// A speculative request: only for an endpoint that has worked on this prompt before.
+StageResult RequireCachedPrefix(SessionState& s) {
+  if (!s.if_available) return {};
+  const auto* prefix = s.context.attributes.Get(s.generation().prefix_slot());
+  const EndpointNumber chosen = s.endpoints[0].endpoint;
+  if (prefix && chosen < prefix->matched_blocks.size() && prefix->matched_blocks[chosen] > 0) {
+    return {};
+  }
+  return MakeReply(s, 412, "no decode worker has the requested KV cache");
+}
+
 StageResult Prepare(SessionState& s) {
+  s.headers_before_route = s.context.to_engine.size();
   if (const base::Status booked = BookRoute(s); !booked.ok()) return ReplyTo(s, booked);
   return {};
 }
@@ -249,13 +360,23 @@ StageResult Prepare(SessionState& s) {
 constexpr StageResult (*kStages[])(SessionState&) = {
     Parse,           // Now the body is read; the model is known where the API has one.
     Rewrite,         // Now the target model is final and the body's edit is planned.
-    Objective,       // Now priority and fairness id are final.
+    Objective,       // Now the priority is final.
+    Identify,        // Now the head was read, and the fairness id is final.
     FindCandidates,  // Now the fleet is pinned and `candidates` are those who may get the request.
     Admit,           // Now the pool has room for a request of this priority.
     Produce,         // Now every attribute is there, or missing for good.
     Schedule,        // Now `endpoints` is the choice and its fallbacks, and the record shows why.
+    RequireCachedPrefix,  // Now the choice has what the client insists on.
     Prepare,         // Now the endpoint is booked: from here on every end has to take back.
 };
+
+Decision Wait(SessionState& s) {
+  s.phase = Phase::kWaiting;
+  return {.kind = Decision::Kind::kWait,
+          .forward = {},
+          .reply = {},
+          .wait_until = s.context.wait_until};
+}
 
 }  // namespace
 
@@ -279,8 +400,9 @@ Decision Decide(SessionState& s, base::TimePoint begin) {
              .handler_plugin = s.generation().handler_plugin(),
              .border = begin,
              .keep_scores = true};
-  for (const auto stage : kStages) {
-    if (const StageResult reply = stage(s)) return Refuse(s, *reply);
+  for (; s.stage < std::size(kStages); ++s.stage) {
+    if (const StageResult reply = kStages[s.stage](s)) return Refuse(s, *reply);
+    if (s.context.wait_until != base::TimePoint{}) return Wait(s);
   }
   const telemetry::RequestSeries& series = Series(s);
   series.total.Add(s.writer());
@@ -288,6 +410,12 @@ Decision Decide(SessionState& s, base::TimePoint begin) {
   s.running_counted = true;
   series.request_bytes.Observe(s.writer(), static_cast<double>(s.body_bytes));
   return Send(s);
+}
+
+void AbandonWait(SessionState& s) {
+  if (s.give_up_at == base::TimePoint{}) return;
+  s.generation().producers()[s.producer].producer->Abandon(s.context);
+  s.context.wait_until = s.give_up_at = {};
 }
 
 Decision Send(SessionState& s) {
@@ -301,7 +429,8 @@ Decision Send(SessionState& s) {
                       .splice = s.splice,
                       .set_headers = s.context.to_engine.headers(),
                       .scored = s.profiles[s.primary].scored},
-          .reply = {}};
+          .reply = {},
+          .wait_until = {}};
 }
 
 Decision Refuse(SessionState& s, const Reply& reply) {
@@ -337,7 +466,9 @@ const telemetry::RequestSeries& Series(SessionState& s) {
   if (!s.series) {
     s.series = s.core.series.Find({.model = s.context.incoming_model,
                                    .target_model = s.context.target_model,
-                                   .fairness_id = s.context.fairness_id,
+                                   .fairness_id = s.context.fairness_id.empty()
+                                                      ? kDefaultFairnessId  // refused early
+                                                      : s.context.fairness_id,
                                    .priority = s.context.priority});
   }
   return *s.series;
@@ -349,6 +480,8 @@ base::Status BookRoute(SessionState& s) {
                   .endpoint = s.endpoints[0].endpoint,
                   .amount = 1});
   s.profiles[s.primary].endpoints = s.endpoints;
+  s.context.to_engine.Truncate(s.headers_before_route);
+  s.routed = true;
   const plugin::SchedulingResult result{.profiles = s.profiles, .primary = s.primary};
   scheduling::Stages stages(&s.trace);
   stages.Skip();

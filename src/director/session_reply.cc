@@ -1,7 +1,10 @@
 // From the reply's head to the end of the request: usage, first token, the counters' way back.
 #include <algorithm>
+#include <atomic>
 
 #include "director/session_state.h"
+#include "scheduling/stages.h"
+#include "telemetry/log.h"
 
 namespace llmd::director {
 namespace {
@@ -28,6 +31,7 @@ Forward::Splice ReadEvents(SessionState& s, std::string_view bytes) {
   if (restorer) restorer->Begin(bytes);
   s.sse->Feed(bytes);
   for (wire::SseEvent event; s.sse->Next(&event);) {
+    ++s.events;
     if (protocol::MayHoldUsage(event.data, format)) protocol::ScanPayload(event.data, &s.fields);
     uint64_t begin, end;
     if (restorer && event.contiguous && protocol::FindModel(event.data, &begin, &end)) {
@@ -83,12 +87,70 @@ void ObserveTokens(SessionState& s, double duration_seconds) {
   }
 }
 
+// The proxy went on to another endpoint of the list: what is booked and recorded goes there, too.
+void MoveToServed(SessionState& s, std::string_view served) {
+  const auto name_of = [&](const plugin::ScoredCandidate& c) -> std::string_view {
+    return s.pin.endpoint(c.endpoint).host_port;
+  };
+  if (served.empty() || served == name_of(s.endpoints[0])) return;
+  const auto at = std::ranges::find(s.endpoints, served, name_of);
+  if (at == s.endpoints.end()) return;
+  Unbook(s);
+  std::rotate(s.endpoints.begin(), at, at + 1);
+  s.record.endpoint = s.endpoints[0].endpoint;
+  s.record.endpoint_generation =
+      static_cast<uint32_t>(s.pin.endpoint(s.record.endpoint).generation);
+  if (const base::Status booked = BookRoute(s); !booked.ok()) {
+    LLMD_LOG(kDebug, "a request that is served cannot be booked",
+             {"request_id", s.context.request_id}, {"error", booked});
+  }
+}
+
+void ShowHead(SessionState& s, const plugin::ResponseHead& head) {
+  scheduling::Stages stages(&s.trace);
+  stages.Skip();
+  for (const ResponseStep& step : s.generation().response_processors()) {
+    stages(scheduling::ExtensionPoint::kResponseReceived, step.plugin,
+           [&] { step.processor->OnResponseHead(s.context, head, &s.to_client); });
+  }
+}
+
+void ShowEnd(SessionState& s, Termination why) {
+  const plugin::ResponseEnd end{.termination = why,
+                                .status = s.reply_begun ? s.status : 0,
+                                .body_shown = s.chunks > 0,
+                                .event_count = s.events,
+                                .usage = s.fields.usage};
+  s.end_metadata = s.arena->New<plugin::MetadataList>();
+  scheduling::Stages stages(&s.trace);
+  stages.Skip();
+  for (const ResponseStep& step : s.generation().response_processors()) {
+    stages(scheduling::ExtensionPoint::kResponseComplete, step.plugin,
+           [&] { step.processor->OnResponseEnd(s.context, end, s.end_metadata); });
+  }
+}
+
+// A reply that would have been read, had the door been shown its body.
+void CountUnread(SessionState& s) {
+  if (s.chunks > 0 || (!s.sse && !s.reply_scan)) return;
+  s.core.replies_unread.Add(s.writer());
+  static std::atomic<bool> logged{false};
+  if (logged.exchange(true, std::memory_order_relaxed)) return;
+  LLMD_LOG(kInfo,
+           "replies end without their body having been shown: no usage, no time to first token, no "
+           "restored model names (llmd_replies_unread_total counts them)",
+           {"request_id", s.context.request_id}, {"model", s.context.incoming_model});
+}
+
 }  // namespace
 
 void BeginReply(SessionState& s, const plugin::ResponseHead& head) {
   const int status = head.status;
   s.status = status;
+  s.reply_begun = true;
   s.event_stream = head.event_stream;
+  MoveToServed(s, head.served_endpoint);
+  if (!s.generation().response_processors().empty()) ShowHead(s, head);
   s.sample_offset = s.context.random.Below(kSampled);
   const bool ok = status < 400;
   if (status < 500) s.core.fleet.health(s.endpoints[0].endpoint).ReportSuccess(s.context.now);
@@ -129,12 +191,14 @@ Forward::Splice ReadReply(SessionState& s, std::string_view bytes) {
 void Finish(SessionState& s, Termination why, uint64_t response_bytes) {
   const Phase was = s.phase;
   s.phase = Phase::kEnded;
+  AbandonWait(s);
   Unbook(s);
   EndRetrying(s);
   --s.core.active;
   const size_t w = s.writer();
   if (why == Termination::kClientDisconnect) {
-    const AbortStage stage = was == Phase::kBody        ? AbortStage::kBeforeDecision
+    const bool undecided = was == Phase::kBody || was == Phase::kWaiting;
+    const AbortStage stage = undecided                 ? AbortStage::kBeforeDecision
                              : was == Phase::kRelaying ? AbortStage::kInResponse
                                                        : AbortStage::kBeforeResponse;
     s.core.aborts[static_cast<size_t>(stage)].Add(w);
@@ -154,6 +218,8 @@ void Finish(SessionState& s, Termination why, uint64_t response_bytes) {
     if (why == Termination::kEvicted) series.AddError(w, telemetry::ErrorCode::kResourceExhausted);
     if (why == Termination::kError) series.AddError(w, telemetry::ErrorCode::kModelServerError);
   }
+  if (was == Phase::kRelaying && why == Termination::kNatural) CountUnread(s);
+  if (s.routed && !s.generation().response_processors().empty()) ShowEnd(s, why);
   if (was == Phase::kReplied) Series(s).AddError(w, ErrorCodeOf(s.status));
   DecisionRecord& r = s.record;
   r.http_status = static_cast<uint16_t>(s.status);

@@ -8,6 +8,7 @@
 #include "director/director_core.h"
 #include "director/model_restorer.h"
 #include "director/session.h"
+#include "director/subset.h"
 #include "protocol/grpc_reply.h"
 #include "protocol/multipart.h"
 #include "wire/sse.h"
@@ -36,8 +37,13 @@ struct SessionState {
   std::optional<protocol::MultipartModelScanner> multipart;
   uint64_t body_bytes = 0;
   std::string_view rewrite_header;
-  bool has_subset = false;
-  std::span<std::string_view> subset;
+  std::optional<Subset> subset;
+  bool if_available = false;  // "prefer: if-available"
+
+  // Where the decision stands, for requests that wait on the way to it.
+  size_t stage = 0;
+  size_t producer = 0;                // the next one
+  base::TimePoint give_up_at{};  // that one's last chance; TimePoint{}: it was not asked yet
 
   // The decision.
   fleet::Pin pin;
@@ -47,6 +53,8 @@ struct SessionState {
   std::span<plugin::ScoredCandidate> endpoints;  // what is left: the current one first
   Forward::Splice splice;
   plugin::BookingList bookings;
+  size_t headers_before_route = 0;  // what OnRouted plugins set stands behind them
+  bool routed = false;              // OnRouted was called: OnResponseEnd is due
   scheduling::Trace trace;
 
   // Attempts.
@@ -57,9 +65,11 @@ struct SessionState {
 
   // The reply.
   int status = 0;
+  bool reply_begun = false;    // by the engine; `status` is the engine's
   bool event_stream = false;
   base::TimePoint first_byte_at{}, last_chunk_at{};
   uint64_t chunks = 0;
+  uint64_t events = 0;         // of a stream
   uint64_t sample_offset = 0;  // which chunks of a stream are timed
   base::Duration reply_work{};  // estimated time spent on the reply
   protocol::ReplyFields fields;
@@ -69,7 +79,7 @@ struct SessionState {
   std::optional<ModelRestorer> restorer;
 
   plugin::HeaderEdits to_client;
-  plugin::MetadataList end_metadata;
+  plugin::MetadataList* end_metadata = nullptr;
 
   const telemetry::RequestSeries* series = nullptr;
   DecisionRecord record;
@@ -78,9 +88,11 @@ struct SessionState {
   size_t writer() const { return core.options.worker; }
 };
 
-// session_decide.cc: the stages from a read body to a decision. `begin` is a reading of the stage
-// clock.
+// session_decide.cc: the stages from a read body to a decision, from where the request stands on.
+// `begin` is a reading of the stage clock.
 Decision Decide(SessionState& s, base::TimePoint begin);
+// Of a request that waits for a data producer: it will not come back to it.
+void AbandonWait(SessionState& s);
 Decision Refuse(SessionState& s, const Reply& reply);
 Decision Send(SessionState& s);
 Reply MakeReply(SessionState& s, int http_status, std::string_view message,

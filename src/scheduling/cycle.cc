@@ -200,6 +200,7 @@ ProfileResult RunProfile(const Profile& profile, RequestContext& request,
   }
   // Now the first `wanted` are the choice and its fallbacks, best first.
   result.endpoints = scored.first(wanted);
+  result.scored = scored;
   return result;
 }
 

@@ -12,6 +12,7 @@ std::string_view ExtensionPointName(ExtensionPoint point) {
     case ExtensionPoint::kAdmission: return "Admission";
     case ExtensionPoint::kDataProducer: return "DataProducer";
     case ExtensionPoint::kPreRequest: return "PreRequest";
+    case ExtensionPoint::kRequestHeader: return "RequestHeader";
     case ExtensionPoint::kRequestParsing: return "RequestParsing";
     case ExtensionPoint::kResponseReceived: return "ResponseReceived";
     case ExtensionPoint::kResponseStreaming: return "ResponseStreaming";

@@ -22,6 +22,7 @@ enum class ExtensionPoint : uint8_t {
   kAdmission,
   kDataProducer,
   kPreRequest,
+  kRequestHeader,
   kRequestParsing,
   kResponseReceived,
   kResponseStreaming,

@@ -51,6 +51,8 @@ constexpr double kBucketsResponseProcessing[] = {.0001, .00025, .0005, .001, .00
 constexpr double kBucketsTenths[] = {0, .1, .2, .3, .4, .5, .6, .7, .8, .9, 1};
 constexpr double kBucketsPrefixBytes[] = {0,    16,   32,   64,   128,   256,   512,
                                           1024, 2048, 4096, 8192, 16384, 32768, 65536};
+constexpr double kBucketsStreamDuration[] = {.001, .005, .01, .05, .1,  .5,  1,
+                                             5,    10,   30,  60,  120, 300, 600};
 // Ours: from well below a loop turn to well above the scrape timeout.
 constexpr double kBucketsLateness[] = {.0001, .0005, .001, .0025, .005, .01,
                                        .025,  .05,   .1,   .25,   .5,   1};
