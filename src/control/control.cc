@@ -2,6 +2,7 @@
 
 #include "base/strings.h"
 #include "director/config.h"
+#include "director/objects.h"
 #include "runtime/files.h"
 #include "telemetry/log.h"
 #include "wire/http1.h"
@@ -77,6 +78,7 @@ Control::~Control() = default;
 base::Status Control::Begin() {
   LLMD_RETURN_IF_ERROR(BeginEngines());
   LLMD_RETURN_IF_ERROR(BeginConfig());
+  LLMD_RETURN_IF_ERROR(BeginObjects());
   admin_ = std::make_unique<Admin>(state_, loop_, options_.metrics_staleness_threshold);
   net::HttpServerOptions server;
   if (!options_.metrics_cert_dir.empty()) {
@@ -128,6 +130,20 @@ base::Status Control::BeginConfig() {
   }
   return UseConfig(options_.config_text,
                    options_.config_text.empty() ? "built-in defaults" : "--config-text");
+}
+
+base::Status Control::BeginObjects() {
+  const std::string& path = options_.objects_file;
+  if (path.empty()) return base::OkStatus();
+  return WatchFile(
+      "objects", path, kConfigBytesMax, [this, &path](std::string_view yaml) -> base::Status {
+        LLMD_ASSIGN_OR_RETURN(auto objects, director::ReadObjects(yaml, path, state_.pool_name));
+        for (const std::string& warning : objects->warnings()) {
+          LLMD_LOG(kWarn, "objects", {"warning", warning});
+        }
+        state_.objects.Publish(std::move(objects));
+        return base::OkStatus();
+      });
 }
 
 // Builds the whole new generation before anything changes, so a bad file leaves the old one in

@@ -53,6 +53,7 @@ class Control {
  private:
   base::Status BeginConfig();
   base::Status BeginEngines();
+  base::Status BeginObjects();
   base::Status UseConfig(std::string_view yaml, std::string_view filename);
   base::Status UseDiscovery();
   base::Status ReadEndpointFile(base::Result<std::string> content);

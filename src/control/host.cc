@@ -89,6 +89,8 @@ void Host::Drain(
   done.wait(lock, [&] { return left == 0; });
 }
 
+void Host::Wait(base::Duration time) { std::this_thread::sleep_for(time); }
+
 bool Host::WaitForEndpoints(size_t count, base::Duration limit) {
   const base::TimePoint deadline = runtime::Now() + limit;
   while (state_.fleet.members()->numbers.size() < count) {

@@ -48,6 +48,8 @@ class Host {
   // Calls `drain` on every worker with a function to be called when that worker has nothing left,
   // and waits for all.
   void Drain(const std::function<void(size_t worker, std::function<void()> drained)>& drain);
+  // Lets everything go on for that long.
+  void Wait(base::Duration time);
   // Waits until at least `count` endpoints are members; false after `limit`.
   bool WaitForEndpoints(size_t count, base::Duration limit);
 

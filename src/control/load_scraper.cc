@@ -79,8 +79,10 @@ class LoadScraper::Source final : public net::ScrapeSink {
     Entry& entry = by_number_[by_id_.at(id)];
     bool found = false;
     if (status == 200) {
+      entry.report->BeginPage();
       for (size_t i = 0; i < step_.extractors.size(); ++i) {
-        const bool used = step_.extractors[i]->Extract(entry.endpoint->spec, page, &entry.load);
+        const bool used =
+            step_.extractors[i]->Extract(entry.endpoint->spec, page, entry.report.get());
         if (!used && !entry.filtered) extract_errors_[i].Add(owner_.writer_);
         found |= used;
       }
@@ -91,7 +93,7 @@ class LoadScraper::Source final : public net::ScrapeSink {
       entry.failing = false;
       ok_.Add(owner_.writer_);
       seconds_.Observe(owner_.writer_, base::ToSeconds(owner_.loop_.now() - sent_at));
-      owner_.fleet_.ReportLoad(entry.endpoint->number, entry.load, owner_.loop_.now());
+      Report(entry.endpoint->number, *entry.report);
       return;
     }
     error_.Add(owner_.writer_);
@@ -117,7 +119,7 @@ class LoadScraper::Source final : public net::ScrapeSink {
     std::shared_ptr<const fleet::Endpoint> endpoint;  // null: no such number
     runtime::SocketAddress address;
     net::ScrapeId id = 0;
-    fleet::Load load;
+    std::unique_ptr<plugin::EndpointReport> report;
     bool filtered = false;
     bool failing = false;
   };
@@ -126,6 +128,7 @@ class LoadScraper::Source final : public net::ScrapeSink {
              const std::shared_ptr<const fleet::Endpoint>& endpoint) {
     const plugin::FetchSpec& fetch = step_.source->fetch();
     entry.endpoint = endpoint;
+    entry.report = std::make_unique<plugin::EndpointReport>();
     entry.address = backend.target.address;
     std::vector<std::string> families;
     for (const plugin::Extractor* extractor : step_.extractors) {
@@ -146,6 +149,14 @@ class LoadScraper::Source final : public net::ScrapeSink {
     spec.extra_lines = owner_.extra_lines_;
     entry.id = scraper_.Add(std::move(spec), *this);
     by_id_[entry.id] = backend.number;
+  }
+
+  void Report(fleet::EndpointNumber number, const plugin::EndpointReport& report) {
+    if (report.found_load) owner_.fleet_.ReportLoad(number, report.load, owner_.loop_.now());
+    if (report.found_adapters) owner_.fleet_.ReportAdapters(number, report.adapters);
+    for (size_t i = 0; i < report.value_count; ++i) {
+      owner_.fleet_.ReportAttribute(number, report.values[i].attribute, report.values[i].value);
+    }
   }
 
   void Forget(Entry& entry) {

@@ -79,6 +79,7 @@ struct State {
   telemetry::Metrics metrics;
   MemoryBudget budget;
   director::GenerationSource generations;
+  director::ObjectsSource objects;
   director::RecordRing records;
   std::atomic<bool> draining{false};
 };

@@ -36,6 +36,9 @@ struct LoadOptions {
 // counters. Lives as long as the plugin.
 struct PluginBonds;
 
+// A column of endpoint attributes, given back with the last generation that uses it.
+struct AttributeLease;
+
 // A plugin in a generation, with what it can do.
 struct LoadedPlugin {
   std::shared_ptr<const PluginBonds> bonds;  // outlives `object`
@@ -135,6 +138,12 @@ class Generation {
   const plugin::EndpointDiscovery* discovery_ = nullptr;
   // Grows over reloads, because a plugin that is taken over keeps its slot numbers.
   std::vector<SlotKey> slots_;
+  // Columns of endpoint attributes; kept over reloads for the same reason.
+  struct AttributeKey {
+    std::string key, producer;
+    std::shared_ptr<const AttributeLease> lease;
+  };
+  std::vector<AttributeKey> attributes_;
   plugin::Slot<plugin::PrefixCacheMatchInfo> prefix_slot_;
   const plugin::Plugin* prefix_producer_ = nullptr;
   plugin::Slot<plugin::TokenizedPrompt> tokens_slot_;

@@ -30,6 +30,16 @@ class GenerationBuilder::Context final : public plugin::PluginContext {
     if (counter) bonds_.counters.push_back(*counter);
     return counter;
   }
+  base::Result<plugin::EndpointAttribute> ProducesEndpointAttribute(std::string_view key) override {
+    LLMD_ASSIGN_OR_RETURN(const fleet::AttributeId own,
+                          builder_.AttributeOf(key, spec_.entry.name));
+    LLMD_ASSIGN_OR_RETURN(const fleet::AttributeId any, builder_.AttributeOf(key, ""));
+    return plugin::EndpointAttribute{own, any};
+  }
+  base::Result<fleet::AttributeId> ConsumesEndpointAttribute(std::string_view key,
+                                                             std::string_view producer) override {
+    return builder_.AttributeOf(key, producer);
+  }
 
  protected:
   uint32_t ProducesKey(std::string_view key) override {
@@ -74,7 +84,10 @@ GenerationBuilder::GenerationBuilder(PickerDocument document, const plugin::Cata
     previous_ = nullptr;
     out_->warnings_.push_back("the attribute slots are used up: all plugins start anew");
   }
-  if (previous_) out_->slots_ = previous_->slots_;
+  if (previous_) {
+    out_->slots_ = previous_->slots_;
+    out_->attributes_ = previous_->attributes_;
+  }
   for (const PluginEntry& entry : document_.plugins) {
     specs_.push_back(std::make_unique<Spec>(Spec{.entry = entry}));
     specs_.back()->index = static_cast<uint32_t>(specs_.size() - 1);
@@ -241,6 +254,17 @@ uint32_t GenerationBuilder::SlotOf(std::string_view key, std::string_view produc
   }
   out_->slots_.push_back({std::string(key), std::string(producer)});
   return static_cast<uint32_t>(out_->slots_.size() - 1);
+}
+
+base::Result<fleet::AttributeId> GenerationBuilder::AttributeOf(std::string_view key,
+                                                                std::string_view producer) {
+  for (const Generation::AttributeKey& known : out_->attributes_) {
+    if (known.key == key && known.producer == producer) return known.lease->id;
+  }
+  LLMD_ASSIGN_OR_RETURN(const fleet::AttributeId id, fleet_.AddAttribute());
+  auto lease = std::make_shared<const AttributeLease>(fleet_, id);
+  out_->attributes_.push_back({std::string(key), std::string(producer), std::move(lease)});
+  return id;
 }
 
 void GenerationBuilder::ReportKind(const Spec& spec, const Node& at, std::string_view kind) {

@@ -36,6 +36,16 @@ struct PluginBonds {
   std::vector<fleet::CounterId> counters;
 };
 
+struct AttributeLease {
+  AttributeLease(fleet::Fleet& f, fleet::AttributeId a) : fleet(f), id(a) {}
+  ~AttributeLease() { fleet.RemoveAttribute(id); }
+  AttributeLease(const AttributeLease&) = delete;
+  AttributeLease& operator=(const AttributeLease&) = delete;
+
+  fleet::Fleet& fleet;
+  const fleet::AttributeId id;
+};
+
 class GenerationBuilder {
  public:
   GenerationBuilder(PickerDocument document, const plugin::Catalogue& catalogue,
@@ -71,6 +81,7 @@ class GenerationBuilder {
   bool IsBuilt(std::string_view type) const;
   std::string ResolveProducer(std::string_view key, std::string_view asked) const;
   uint32_t SlotOf(std::string_view key, std::string_view producer);
+  base::Result<fleet::AttributeId> AttributeOf(std::string_view key, std::string_view producer);
   template <class Kind>
   static Kind* As(const Spec* spec) {
     return spec ? dynamic_cast<Kind*>(spec->loaded.object.get()) : nullptr;

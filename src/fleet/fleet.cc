@@ -1,6 +1,7 @@
 #include "fleet/fleet.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <set>
 #include <string>
@@ -8,9 +9,13 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/strings.h"
 
 namespace llmd::fleet {
+namespace {
+constexpr float kNotReported = std::numeric_limits<float>::quiet_NaN();
+}
 
 // One scrape result under a sequence lock; odd while somebody writes. Any thread may write.
 struct alignas(64) Fleet::LoadCell {
@@ -115,7 +120,8 @@ Fleet::Fleet(size_t worker_count)
       generations_(kEndpointsMax),
       loads_(new LoadCell[kEndpointsMax]),
       columns_(new Column[worker_count * kCountersMax]),
-      health_(new Health[kEndpointsMax]) {
+      health_(new Health[kEndpointsMax]),
+      adapters_(kEndpointsMax) {
   LLMD_CHECK(worker_count > 0, "a fleet needs a worker");
   AllocateColumns(kRequestsInFlight);
   counters_in_use_.store(1u << kRequestsInFlight);
@@ -168,6 +174,10 @@ base::Status Fleet::SetMembers(std::vector<EndpointSpec> specs, base::TimePoint 
     owners_[n] = owner;
     loads_[n].Write({});
     health_[n].Reset(now);
+    for (auto& column : attributes_) {
+      if (column) column[n].store(kNotReported, std::memory_order_relaxed);
+    }
+    if (std::exchange(adapters_[n], nullptr)) ++adapters_version_;
   }
   next->version = members_->version + 1;
   members_ = std::move(next);
@@ -238,6 +248,46 @@ int64_t Fleet::CounterSum(CounterId counter, EndpointNumber endpoint) const {
   return sum;
 }
 
+base::Result<AttributeId> Fleet::AddAttribute() {
+  const std::scoped_lock lock(mutex_);
+  const uint32_t in_use = attributes_in_use_.load(std::memory_order_relaxed);
+  for (AttributeId a = 0; a < kAttributesMax; ++a) {
+    if (in_use >> a & 1) continue;
+    if (!attributes_[a]) attributes_[a].reset(new std::atomic<float>[kEndpointsMax]);
+    for (size_t n = 0; n < kEndpointsMax; ++n) {
+      attributes_[a][n].store(kNotReported, std::memory_order_relaxed);
+    }
+    attributes_in_use_.store(in_use | 1u << a, std::memory_order_release);
+    return a;
+  }
+  return std::unexpected(base::ResourceExhausted(base::Concat(
+      "all ", std::to_string(kAttributesMax), " endpoint attributes are in use")));
+}
+
+void Fleet::RemoveAttribute(AttributeId attribute) {
+  const std::scoped_lock lock(mutex_);
+  attributes_in_use_.fetch_and(~(1u << attribute), std::memory_order_release);
+}
+
+void Fleet::ReportAttribute(EndpointNumber endpoint, AttributeId attribute, float value) {
+  attributes_[attribute][endpoint].store(value, std::memory_order_relaxed);
+}
+
+uint64_t Adapters::HashOf(std::string_view name) { return base::Hash64(name); }
+
+bool Adapters::Has(std::span<const uint64_t> list, uint64_t adapter) {
+  return std::binary_search(list.begin(), list.end(), adapter);
+}
+
+// Most pages say what the one before said.
+void Fleet::ReportAdapters(EndpointNumber endpoint, const Adapters& adapters) {
+  const std::scoped_lock lock(mutex_);
+  std::shared_ptr<const Adapters>& present = adapters_[endpoint];
+  if (present && *present == adapters) return;
+  present = std::make_shared<const Adapters>(adapters);
+  adapters_version_.fetch_add(1, std::memory_order_release);
+}
+
 Fleet::Column& Fleet::column(size_t worker, CounterId counter) const {
   return columns_[worker * kCountersMax + counter];
 }
@@ -272,6 +322,7 @@ struct View::Membership {
 View::View(Fleet& fleet, size_t worker) : fleet_(fleet), worker_(worker) {
   LLMD_CHECK(worker < fleet.worker_count(), "no such worker");
   counters_.resize(kCountersMax);
+  attributes_.resize(kAttributesMax);
   AdoptMembers();
 }
 
@@ -280,7 +331,8 @@ View::~View() { Membership::Release(membership_); }
 void View::Refresh(base::TimePoint now) {
   if (!never_refreshed_ && now - refreshed_at_ < kRefreshInterval &&
       fleet_.version() == version_seen_ &&
-      fleet_.counters_in_use_.load(std::memory_order_acquire) == counters_seen_) {
+      fleet_.counters_in_use_.load(std::memory_order_acquire) == counters_seen_ &&
+      fleet_.attributes_in_use_.load(std::memory_order_acquire) == attributes_seen_) {
     return;
   }
   Regather(now);
@@ -317,6 +369,7 @@ void View::Regather(base::TimePoint now) {
     if (counters_seen_ >> c & 1) GatherCounter(c);
   }
   GatherLoads(now);
+  GatherAttributes();
   refreshed_at_ = now;
   never_refreshed_ = false;
 }
@@ -335,6 +388,25 @@ void View::GatherCounter(CounterId counter) {
     const std::atomic<int64_t>* cells = column.cells.get();
     for (size_t n = 0; n < size; ++n) out[n] += cells[n].load(std::memory_order_relaxed);
   }
+}
+
+void View::GatherAttributes() {
+  attributes_seen_ = fleet_.attributes_in_use_.load(std::memory_order_acquire);
+  for (AttributeId a = 0; attributes_seen_ >> a != 0; ++a) {
+    if ((attributes_seen_ >> a & 1) == 0) continue;
+    std::vector<float>& column = attributes_[a];
+    column.reserve(kEndpointsMax);
+    column.resize(waiting_.size(), kNotReported);
+    for (const EndpointNumber n : members()) {
+      column[n] = fleet_.attributes_[a][n].load(std::memory_order_relaxed);
+    }
+    if (a + 1 == kAttributesMax) break;
+  }
+  if (fleet_.adapters_version_.load(std::memory_order_acquire) == adapters_seen_) return;
+  const std::scoped_lock lock(fleet_.mutex_);
+  adapters_seen_ = fleet_.adapters_version_.load(std::memory_order_relaxed);
+  adapters_.resize(waiting_.size());
+  for (const EndpointNumber n : members()) adapters_[n] = fleet_.adapters_[n];
 }
 
 void View::GatherLoads(base::TimePoint now) {

@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -43,6 +44,22 @@ struct Load {
 using CounterId = uint32_t;
 inline constexpr CounterId kRequestsInFlight = 0;
 inline constexpr size_t kCountersMax = 16;  // a config with more in-flight producers is refused
+
+// A number that one plugin leaves for every endpoint and others read: a custom metric, GPU use.
+using AttributeId = uint32_t;
+inline constexpr size_t kAttributesMax = 32;  // a config names a few; 16 KiB each
+
+// LoRA adapters of one model server, as HashOf their names, each list ascending.
+struct Adapters {
+  uint32_t max = 0;                     // that fit at a time; 0 = not said
+  std::vector<uint64_t> active;         // of requests that run
+  std::vector<uint64_t> waiting;        // of requests that wait
+  std::optional<std::vector<uint64_t>> loaded;  // in memory, where the server says so
+
+  bool operator==(const Adapters&) const = default;
+  static uint64_t HashOf(std::string_view name);
+  static bool Has(std::span<const uint64_t> list, uint64_t adapter);
+};
 
 struct Members {
   uint64_t version = 0;
@@ -74,6 +91,12 @@ class Fleet {
   // Sum over workers, for metrics. Relaxed: may be a moment old.
   int64_t CounterSum(CounterId counter, EndpointNumber endpoint) const;
 
+  // Reserves an attribute column, NaN everywhere. Error when kAttributesMax are in use.
+  base::Result<AttributeId> AddAttribute();
+  void RemoveAttribute(AttributeId attribute);
+  void ReportAttribute(EndpointNumber endpoint, AttributeId attribute, float value);
+  void ReportAdapters(EndpointNumber endpoint, const Adapters& adapters);
+
   Health& health(EndpointNumber endpoint);
   size_t worker_count() const { return worker_count_; }
 
@@ -98,7 +121,11 @@ class Fleet {
   std::unique_ptr<LoadCell[]> loads_;
   std::unique_ptr<Column[]> columns_;  // [worker * kCountersMax + counter]
   std::unique_ptr<Health[]> health_;
-  std::atomic<uint32_t> counters_in_use_{0};  // bit per CounterId
+  std::atomic<uint32_t> counters_in_use_{0};    // bit per CounterId
+  std::unique_ptr<std::atomic<float>[]> attributes_[kAttributesMax];  // by number
+  std::atomic<uint32_t> attributes_in_use_{0};  // bit per AttributeId
+  std::vector<std::shared_ptr<const Adapters>> adapters_;  // by number, under mutex_
+  std::atomic<uint64_t> adapters_version_{0};
 };
 
 class Pin;
@@ -137,6 +164,12 @@ class View {
   const int64_t* counter(CounterId c) const { return counters_[c].data(); }
   const uint32_t* block_tokens() const { return block_tokens_.data(); }
   const uint32_t* block_count() const { return block_count_.data(); }
+  // NaN where nothing was reported. `a` was handed out before the last Refresh (else nullptr).
+  const float* attribute(AttributeId a) const { return attributes_[a].data(); }
+  // nullptr where nothing was reported.
+  const Adapters* adapters(EndpointNumber n) const {
+    return n < adapters_.size() ? adapters_[n].get() : nullptr;
+  }
   base::TimePoint refreshed_at() const { return refreshed_at_; }
 
   // Adds `amount` (negative takes back) to this worker's column; visible here at once (in waiting
@@ -153,6 +186,7 @@ class View {
   void AdoptMembers();
   void GatherCounter(CounterId counter);
   void GatherLoads(base::TimePoint now);
+  void GatherAttributes();
   void Correct(EndpointNumber n);
 
   Fleet& fleet_;
@@ -160,7 +194,8 @@ class View {
   Membership* membership_ = nullptr;
   base::TimePoint refreshed_at_{};
   uint64_t version_seen_ = 0;
-  uint32_t counters_seen_ = 0;
+  uint32_t counters_seen_ = 0, attributes_seen_ = 0;
+  uint64_t adapters_seen_ = 0;
   bool never_refreshed_ = true;
   bool all_healthy_ = true;  // no member is ejected or in slow start
   float share_max_ = 1;
@@ -170,6 +205,8 @@ class View {
   std::vector<base::TimePoint> reported_at_;
   std::vector<uint32_t> block_tokens_, block_count_;
   std::vector<std::vector<int64_t>> counters_;
+  std::vector<std::vector<float>> attributes_;
+  std::vector<std::shared_ptr<const Adapters>> adapters_;
 };
 
 // Keeps the membership that `view` shows now. Copying is a worker-local increment.

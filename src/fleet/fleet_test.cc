@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <thread>
 
 #include "base/check.h"
@@ -203,6 +204,44 @@ TEST(Fleet, HandsOutCountersUpToTheLimit) {
   view.Book(ids[3], 0, -40);
   s.fleet.RemoveCounter(ids[3]);
   EXPECT_EQ(*s.fleet.AddCounter(), ids[3]);
+}
+
+TEST(Fleet, AttributesAreUnknownUntilTheyAreReportedAndAgainForANewOwner) {
+  SteadyFleet steady(2);
+  Fleet& fleet = steady.fleet;
+  View view(fleet, 0);
+  const auto heat = fleet.AddAttribute();
+  ASSERT_TRUE(heat);
+  view.Refresh(At({}));
+  EXPECT_TRUE(std::isnan(view.attribute(*heat)[0]));
+  fleet.ReportAttribute(1, *heat, 42);
+  view.Refresh(At(milliseconds(1)));
+  EXPECT_TRUE(std::isnan(view.attribute(*heat)[0]));
+  EXPECT_EQ(view.attribute(*heat)[1], 42);
+  fleet.ReportAdapters(1, {.max = 2, .active = {7}, .waiting = {}, .loaded = {}});
+  view.Refresh(At(milliseconds(2)));
+  EXPECT_EQ(view.adapters(0), nullptr);
+  ASSERT_NE(view.adapters(1), nullptr);
+  EXPECT_EQ(view.adapters(1)->max, 2u);
+
+  ASSERT_TRUE(fleet.SetMembers(Specs(1), At(milliseconds(3))).ok());
+  view.Refresh(At(milliseconds(3)));
+  ASSERT_TRUE(fleet.SetMembers({Specs(1)[0], Spec("other", 9000)}, At(milliseconds(4))).ok());
+  view.Refresh(At(milliseconds(5)));
+  ASSERT_EQ(view.endpoint(1).spec.name, "other") << "the number is used again";
+  EXPECT_TRUE(std::isnan(view.attribute(*heat)[1]));
+  EXPECT_EQ(view.adapters(1), nullptr);
+}
+
+TEST(Fleet, HandsOutAttributesUpToTheLimit) {
+  Fleet fleet(1);
+  std::vector<AttributeId> ids;
+  for (size_t i = 0; i < kAttributesMax; ++i) ids.push_back(*fleet.AddAttribute());
+  EXPECT_EQ(fleet.AddAttribute().error().code(), base::StatusCode::kResourceExhausted);
+  fleet.RemoveAttribute(ids.back());
+  EXPECT_EQ(*fleet.AddAttribute(), ids.back());
+  View view(fleet, 0);
+  view.Refresh(At({}));
 }
 
 TEST(Fleet, ABookingBeforeTheViewKnowsTheCounterIsNotLost) {

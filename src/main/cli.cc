@@ -90,6 +90,8 @@ void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
   app.add_option("--config-file", o->config_file,
                  "EndpointPickerConfig (YAML); reloaded when it changes");
   app.add_option("--config-text", o->config_text, "the same document as a text");
+  app.add_option("--objects-file", o->objects_file,
+                 "InferenceObjective and InferenceModelRewrite manifests (YAML); reloaded");
   app.add_flag("--allow-experimental-plugins", o->allow_experimental_plugins,
                "let the config use plugins marked alpha");
   app.add_option("--pool-name", o->pool_name, "value of the pool label in metrics")

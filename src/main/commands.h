@@ -6,11 +6,12 @@
 
 namespace llmd {
 
-// The whole program: picks the subcommand from argv[0] (a link named llm-d-inference-sim) or
+// The whole program: picks the subcommand from argv[0] (links named epp and llm-d-inference-sim) or
 // argv[1]. Programs that add plugins of their own call it with their catalogue.
 int Main(int argc, char** argv, const plugin::Catalogue& catalogue);
 
 int GatewayMain(int argc, char** argv, const plugin::Catalogue& catalogue);
+int EppMain(int argc, char** argv, const plugin::Catalogue& catalogue);
 int UpMain(int argc, char** argv, const plugin::Catalogue& catalogue);
 int ConfigMain(int argc, char** argv, const plugin::Catalogue& catalogue);
 int SimMain(int argc, char** argv);

@@ -14,6 +14,7 @@ usage: llmd COMMAND [options]        llmd COMMAND --help explains one
 
   up        a gateway and simulated model servers in one process: try llmd in a second
   gateway   OpenAI-compatible endpoint over many model servers, routed by prefix cache and load
+  epp       Endpoint Picker: tells Envoy (ext_proc) which model server gets a request
   sim       simulated vLLM servers on real ports, with calibrated timing
   bench     load generator: open or closed loop, streaming, latency percentiles
   config    check, print and describe the configuration
@@ -33,9 +34,11 @@ void Print(FILE* out, std::string_view text) { std::fwrite(text.data(), 1, text.
 
 int Main(int argc, char** argv, const plugin::Catalogue& catalogue) {
   if (BaseName(argv[0]) == "llm-d-inference-sim") return SimMain(argc, argv);
+  if (BaseName(argv[0]) == "epp") return EppMain(argc, argv, catalogue);
   const std::string_view command = argc > 1 ? argv[1] : "";
   if (command == "up") return UpMain(argc - 1, argv + 1, catalogue);
   if (command == "gateway") return GatewayMain(argc - 1, argv + 1, catalogue);
+  if (command == "epp") return EppMain(argc - 1, argv + 1, catalogue);
   if (command == "config") return ConfigMain(argc - 1, argv + 1, catalogue);
   if (command == "sim") return SimMain(argc - 1, argv + 1);
   if (command == "bench") return BenchMain(argc - 1, argv + 1);
@@ -47,7 +50,7 @@ int Main(int argc, char** argv, const plugin::Catalogue& catalogue) {
     Print(stdout, kHelp);
     return 0;
   }
-  static constexpr std::string_view kCommands[] = {"up",    "gateway", "sim",
+  static constexpr std::string_view kCommands[] = {"up",    "gateway", "epp",    "sim",
                                                    "bench", "config",  "version"};
   if (!command.empty()) {
     std::string text = base::Concat("llmd: unknown command \"", command, "\"");

@@ -1,13 +1,19 @@
 #include "main/plugins.h"
 
+#include "plugins/data_source/dcgm_data_source.h"
 #include "plugins/data_source/metrics_data_source.h"
+#include "plugins/data_source/models_data_source.h"
 #include "plugins/discovery/file_discovery.h"
 #include "plugins/extractor/core_metrics_extractor.h"
+#include "plugins/extractor/dcgm_extractor.h"
+#include "plugins/extractor/models_data_extractor.h"
 #include "plugins/filter/by_label_filter.h"
+#include "plugins/filter/endpoint_attribute_filter.h"
 #include "plugins/filter/header_based_testing_filter.h"
 #include "plugins/filter/label_selector_filter.h"
 #include "plugins/filter/prefix_cache_affinity_filter.h"
 #include "plugins/filter/session_affinity_filter.h"
+#include "plugins/filter/utilization_filter.h"
 #include "plugins/parser/anthropic_parser.h"
 #include "plugins/parser/openai_parser.h"
 #include "plugins/parser/passthrough_parser.h"
@@ -19,6 +25,7 @@
 #include "plugins/picker/random_picker.h"
 #include "plugins/picker/weighted_random_picker.h"
 #include "plugins/producer/approx_prefix_cache_producer.h"
+#include "plugins/producer/burst_prefix_cache_producer.h"
 #include "plugins/producer/inflight_load_producer.h"
 #include "plugins/producer/session_id_producer.h"
 #include "plugins/producer/token_producer.h"
@@ -30,9 +37,11 @@
 #include "plugins/saturation/utilization_detector.h"
 #include "plugins/scorer/active_request_scorer.h"
 #include "plugins/scorer/context_length_aware.h"
+#include "plugins/scorer/endpoint_attribute_scorer.h"
 #include "plugins/scorer/header_label_affinity_scorer.h"
 #include "plugins/scorer/kv_cache_utilization_scorer.h"
 #include "plugins/scorer/load_aware_scorer.h"
+#include "plugins/scorer/lora_affinity_scorer.h"
 #include "plugins/scorer/prefix_cache_scorer.h"
 #include "plugins/scorer/queue_scorer.h"
 #include "plugins/scorer/running_requests_size_scorer.h"
@@ -58,23 +67,18 @@ constexpr std::string_view kNotBuilt[] = {
     "prefill-filter",
     "decode-filter",
     "slo-headroom-tier-filter",
-    "endpoint-attribute-filter",
     "topology-affinity-filter",
-    "utilization-filter",
     "disaggregatedset-rollout-screener",
     // scorers
     "precise-prefix-cache-scorer",
-    "lora-affinity-scorer",
     "no-hit-lru-scorer",
     "mm-embeddings-cache-scorer",
     "latency-scorer",
-    "endpoint-attribute-scorer",
     "topology-affinity-scorer",
     // data producers and other request hooks
     "precise-prefix-cache-producer",
     "predicted-latency-producer",
     "mm-embeddings-cache-producer",
-    "burst-prefix-cache-producer",
     "p2p-source-producer",
     "request-attribute-reporter",
     // admission and flow control
@@ -92,10 +96,6 @@ constexpr std::string_view kNotBuilt[] = {
     "sheddable-eviction-filter",
     "priority-then-time-eviction-order-policy",
     // data layer
-    "models-data-source",
-    "models-data-extractor",
-    "dcgm-data-source",
-    "dcgm-extractor",
     "topology-extractor",
     "k8s-notification-source",
     "endpoint-notification-source",
@@ -118,6 +118,10 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::FileDiscoveryType());
   catalogue.Add(plugins::MetricsDataSourceType());
   catalogue.Add(plugins::CoreMetricsExtractorType());
+  catalogue.Add(plugins::ModelsDataSourceType());
+  catalogue.Add(plugins::ModelsDataExtractorType());
+  catalogue.Add(plugins::DcgmDataSourceType());
+  catalogue.Add(plugins::DcgmExtractorType());
   // How requests are read.
   catalogue.Add(plugins::OpenAiParserType());
   catalogue.Add(plugins::AnthropicParserType());
@@ -131,6 +135,7 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::TokenProducerType());
   catalogue.Add(plugins::TokenizerType());
   catalogue.Add(plugins::ApproxPrefixCacheProducerType());
+  catalogue.Add(plugins::BurstPrefixCacheProducerType());
   catalogue.Add(plugins::InFlightLoadProducerType());
   catalogue.Add(plugins::SessionIdProducerType());
   // Whether it may pass.
@@ -145,6 +150,8 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::HeaderBasedTestingFilterType());
   catalogue.Add(plugins::PrefixCacheAffinityFilterType());
   catalogue.Add(plugins::SessionAffinityFilterType());
+  catalogue.Add(plugins::EndpointAttributeFilterType());
+  catalogue.Add(plugins::UtilizationFilterType());
   catalogue.Add(plugins::QueueScorerType());
   catalogue.Add(plugins::KvCacheUtilizationScorerType());
   catalogue.Add(plugins::PrefixCacheScorerType());
@@ -155,6 +162,8 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::ContextLengthAwareType());
   catalogue.Add(plugins::SessionAffinityScorerType());
   catalogue.Add(plugins::HeaderLabelAffinityScorerType());
+  catalogue.Add(plugins::LoraAffinityScorerType());
+  catalogue.Add(plugins::EndpointAttributeScorerType());
   catalogue.Add(plugins::MaxScorePickerType());
   catalogue.Add(plugins::RandomPickerType());
   catalogue.Add(plugins::WeightedRandomPickerType());

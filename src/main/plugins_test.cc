@@ -8,14 +8,35 @@
 namespace llmd {
 namespace {
 
+// What a type cannot do without.
+std::string_view RequiredParameters(std::string_view type) {
+  static constexpr std::pair<std::string_view, std::string_view> kRequired[] = {
+      {"file-discovery", "{path: endpoints.yaml}"},
+      {"by-label", "{label: tier, allowsNoLabel: true}"},
+      {"session-id-producer", "{headerName: x-session}"},
+      {"header-label-affinity-scorer", "{headerName: x-zone, labelKey: zone}"},
+      {"utilization-filter", "{conditions: [{metric: waiting-queue, maxValue: 5}]}"},
+      {"endpoint-attribute-filter",
+       "{attribute: a, algorithm: {type: threshold, threshold: {operator: Equal, value: 1}}}"},
+      {"endpoint-attribute-scorer",
+       "{attributeKey: a, algorithm: {type: linear_lower_is_better}}"},
+      {"request-attribute-reporter",
+       "{attributes: [{key: {name: tokens}, expression: usage.prompt_tokens}]}"},
+  };
+  for (const auto& [name, parameters] : kRequired) {
+    if (name == type) return parameters;
+  }
+  return "";
+}
+
 TEST(Catalogue, EveryTypeThatIsBuiltCanBeMade) {
   const plugin::Catalogue catalogue = MakeCatalogue();
   for (const plugin::PluginType& type : catalogue.types()) {
     if (!type.factory) continue;
     EXPECT_FALSE(type.help.empty()) << type.type;
     plugins::testing::Scene scene(1);
-    const char* parameters = type.type == "file-discovery" ? "{path: endpoints.yaml}" : "";
-    EXPECT_NE(scene.Make(type, parameters), nullptr) << scene.context().errors().ToString();
+    EXPECT_NE(scene.Make(type, RequiredParameters(type.type)), nullptr)
+        << scene.context().errors().ToString();
     EXPECT_EQ(scene.Make(type, "{no-such-key: 1}"), nullptr) << type.type;
     config::ErrorList errors;
     const auto& schema = type.parameters_schema;
@@ -29,6 +50,7 @@ TEST(Catalogue, DefaultProducersAreNamed) {
   EXPECT_EQ(producer(plugin::PrefixCacheMatchInfo::kKey), "approx-prefix-cache-producer");
   EXPECT_EQ(producer(plugin::TokenizedPrompt::kKey), "token-producer");
   EXPECT_EQ(producer(plugin::InFlightLoad::kKey), "inflight-load-producer");
+  EXPECT_EQ(producer(plugin::SessionId::kKey), "session-id-producer");
 }
 
 TEST(Catalogue, NamesOfLaterReleasesAreKnownAndNotBuilt) {

@@ -70,6 +70,11 @@ class PluginContext {
   // A counter column of its own for as long as the plugin lives (a reload may take it over).
   virtual base::Result<fleet::CounterId> AddCounter() = 0;
   virtual fleet::Fleet& fleet() = 0;
+  // Declares that this plugin (an extractor) reports numbers of endpoints under that key.
+  virtual base::Result<EndpointAttribute> ProducesEndpointAttribute(std::string_view key) = 0;
+  // The column of `key` of that producer ("" = whoever reports it). NaN as long as nobody does.
+  virtual base::Result<fleet::AttributeId> ConsumesEndpointAttribute(std::string_view key,
+                                                                     std::string_view producer) = 0;
 
  protected:
   virtual uint32_t ProducesKey(std::string_view key) = 0;

@@ -117,8 +117,8 @@ class Picker {
 struct ProfileResult {
   std::string_view profile;
   std::span<const ScoredCandidate> endpoints;
-  // All that the filters left, with their weighted sums, in no particular order: who was a candidate
-  // of this profile, and what each was worth.
+  // All that the filters left, with their weighted sums, in no particular order: who was a
+  // candidate of this profile, and what each was worth.
   std::span<const ScoredCandidate> scored;
   bool ran = false;
   EmptyMeans empty_means = EmptyMeans::kNoEndpoints;
@@ -309,12 +309,42 @@ struct FetchSpec {
   base::Duration interval = std::chrono::milliseconds(50);
 };
 
-class Extractor;
-
 class DataSource {
  public:
   virtual ~DataSource() = default;
   virtual const FetchSpec& fetch() const = 0;
+};
+
+// Where an extractor leaves a number for every endpoint: under its own name, and for those who do
+// not care whose it is.
+struct EndpointAttribute {
+  fleet::AttributeId own = 0, any = 0;
+};
+
+// What extractors found out of one endpoint. Kept from page to page: what a page lacks stays as it
+// was; `found_...` are of the page at hand.
+struct EndpointReport {
+  fleet::Load load;
+  fleet::Adapters adapters;
+  bool found_load = false, found_adapters = false;
+  struct Value {
+    fleet::AttributeId attribute;
+    float value;
+  };
+  Value values[fleet::kAttributesMax];
+  size_t value_count = 0;
+
+  void Set(const EndpointAttribute& attribute, double value) {
+    for (const fleet::AttributeId id : {attribute.own, attribute.any}) {
+      if (value_count < fleet::kAttributesMax) {
+        values[value_count++] = {id, static_cast<float>(value)};
+      }
+    }
+  }
+  void BeginPage() {
+    found_load = found_adapters = false;
+    value_count = 0;
+  }
 };
 
 class Extractor {
@@ -322,10 +352,10 @@ class Extractor {
   virtual ~Extractor() = default;
   // Sample families that it reads, for servers that can send only those (name[] filter).
   virtual std::vector<std::string> WantedFamilies(const fleet::EndpointSpec& endpoint) const = 0;
-  // Reads one reply of `endpoint` into `load` (which holds the previous values: what the page lacks
-  // stays). Returns false when nothing was found; never blocks, never allocates.
+  // Reads one page of `endpoint` into `report`. Returns false when nothing was found; never blocks,
+  // and allocates only when the page says something new.
   virtual bool Extract(const fleet::EndpointSpec& endpoint, std::string_view page,
-                       fleet::Load* load) const = 0;
+                       EndpointReport* report) const = 0;
 };
 
 // Where endpoints come from: the runtime reads `path` (again on change when `watch`) and hands over

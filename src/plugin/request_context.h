@@ -32,8 +32,8 @@ class HeaderEdits {
   static constexpr size_t kMax = 32;
 
   // Copies both. A name that is set already (ASCII case ignored) gets the new value. False, counted
-  // as a bug, and nothing set: kMax names are there, or the text cannot stand in a head (empty name,
-  // control characters).
+  // as a bug, and nothing set: kMax names are there, or the text cannot stand in a head (empty
+  // name, control characters).
   bool Set(base::Arena& arena, std::string_view name, std::string_view value);
   // In the order in which names were first set.
   std::span<const Header> headers() const { return {items_, size_}; }

@@ -31,6 +31,20 @@ class TestContext final : public plugin::PluginContext {
   config::ErrorList& errors() override { return errors_; }
   base::Result<fleet::CounterId> AddCounter() override { return fleet().AddCounter(); }
   fleet::Fleet& fleet() override { return *fleet_; }
+  base::Result<plugin::EndpointAttribute> ProducesEndpointAttribute(std::string_view key) override {
+    LLMD_ASSIGN_OR_RETURN(const fleet::AttributeId own, ConsumesEndpointAttribute(key, name_));
+    LLMD_ASSIGN_OR_RETURN(const fleet::AttributeId any, ConsumesEndpointAttribute(key, ""));
+    return plugin::EndpointAttribute{own, any};
+  }
+  base::Result<fleet::AttributeId> ConsumesEndpointAttribute(std::string_view key,
+                                                             std::string_view producer) override {
+    const auto [at, fresh] =
+        attributes_.try_emplace({std::string(key), std::string(producer)}, 0);
+    if (fresh) {
+      LLMD_ASSIGN_OR_RETURN(at->second, fleet().AddAttribute());
+    }
+    return at->second;
+  }
 
   // The plugin, or nullptr with the reasons in errors().
   std::unique_ptr<plugin::Plugin> Make(const plugin::PluginType& type, std::string_view yaml,
@@ -73,6 +87,7 @@ class TestContext final : public plugin::PluginContext {
   config::ErrorList errors_;
   std::map<std::pair<std::string, std::string>, uint32_t> slots_;
   std::map<std::string, std::string> defaults_;
+  std::map<std::pair<std::string, std::string>, fleet::AttributeId> attributes_;
 };
 
 inline base::TimePoint At(base::Duration d = {}) {

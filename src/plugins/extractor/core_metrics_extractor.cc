@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/strings.h"
 #include "plugins/factory.h"
@@ -13,13 +14,19 @@ namespace {
 constexpr std::string_view kEngineLabel = "llm-d.ai/engine-type";
 constexpr std::string_view kOldEngineLabel = "inference.networking.k8s.io/engine-type";
 
+struct CustomMetric {
+  std::string attribute_key, metric_spec;
+  config::Node node;
+};
+
 struct EngineConfig {
   std::string name;
   std::string queued, running, kv_usage, lora, cache_info;
+  std::string lora_loaded;  // not upstream's: adapters in memory, one series each
   std::string block_size_label = "block_size";
   std::string block_count_label = "num_gpu_blocks";
   std::string block_size, block_count;
-  std::vector<config::Node> custom_metrics;
+  std::vector<CustomMetric> custom_metrics;
   config::Node node;
 };
 
@@ -31,13 +38,21 @@ struct Parameters {
 
 const config::ObjectType<Parameters>& ParametersType() {
   using C = EngineConfig;
+  static const auto custom =
+      config::Object<CustomMetric>("CustomMetric")
+          .Required("attributeKey", "Name under which endpoint-attribute plugins find it.",
+                    &CustomMetric::attribute_key, config::String(1))
+          .Required("metricSpec", "The series, name{label=value,...}.", &CustomMetric::metric_spec,
+                    config::String(1))
+          .Where(&CustomMetric::node)
+          .Build();
   static const auto engine =
       config::Object<C>("EngineConfig")
           .Required("name", "Value of the engine label.", &C::name, config::String(1))
           .Field("queuedRequestsSpec", "Requests waiting.", &C::queued)
           .Field("runningRequestsSpec", "Requests in the batch.", &C::running)
           .Field("kvUsageSpec", "KV cache use, 0 to 1.", &C::kv_usage)
-          .Field("loraSpec", "LoRA adapters loaded; not used yet.", &C::lora)
+          .Field("loraSpec", "Series whose labels name the LoRA adapters in use.", &C::lora)
           .Field("cacheInfoSpec", "Series whose labels describe the KV cache.", &C::cache_info)
           .Field("cacheBlockSizeLabelName", "Its label with the tokens per block.",
                  &C::block_size_label)
@@ -45,8 +60,8 @@ const config::ObjectType<Parameters>& ParametersType() {
                  &C::block_count_label)
           .Field("cacheBlockSizeSpec", "Tokens per block as a value.", &C::block_size)
           .Field("cacheNumBlocksSpec", "Number of blocks as a value.", &C::block_count)
-          .Field("customMetrics", "Not built yet.", &C::custom_metrics,
-                 config::List<config::Node>(config::Raw()))
+          .Field("customMetrics", "Further numbers to keep of each endpoint.", &C::custom_metrics,
+                 config::List<CustomMetric>(custom, fleet::kAttributesMax))
           .Where(&C::node)
           .Build();
   static const auto type = config::Object<Parameters>("CoreMetricsExtractorParameters")
@@ -67,6 +82,8 @@ std::vector<EngineConfig> BuiltInEngines() {
   engines[0].queued = "vllm:num_requests_waiting";
   engines[0].running = "vllm:num_requests_running";
   engines[0].kv_usage = "vllm:kv_cache_usage_perc";
+  engines[0].lora = "vllm:lora_requests_info";
+  engines[0].lora_loaded = "vllm:lora_adapter_loaded";
   engines[0].cache_info = "vllm:cache_config_info";
   engines[1].name = "sglang";
   engines[1].queued = "sglang:num_queue_reqs";
@@ -93,8 +110,11 @@ std::vector<EngineConfig> BuiltInEngines() {
   return engines;
 }
 
-enum class Quantity : uint8_t { kWaiting, kRunning, kKvUsage, kCacheInfo, kBlockSize, kBlockCount };
-constexpr size_t kQuantities = 6;
+enum class Quantity : uint8_t {
+  kWaiting, kRunning, kKvUsage, kBlockSize, kBlockCount,
+  kCacheInfo, kLora, kLoraLoaded, kCustom,  // read otherwise than as a sum
+};
+constexpr size_t kQuantities = 5;  // that are sums
 
 // What one page said of one quantity.
 struct Sum {
@@ -109,33 +129,52 @@ struct Sum {
   }
 };
 
+// Hashes of a comma-separated list of names, ascending.
+void ReadNames(std::string_view list, std::vector<uint64_t>* hashes) {
+  hashes->clear();
+  for (const std::string_view name : base::Split(list, ',')) {
+    const std::string_view trimmed = base::Trim(name);
+    if (!trimmed.empty()) hashes->push_back(fleet::Adapters::HashOf(trimmed));
+  }
+  std::sort(hashes->begin(), hashes->end());
+}
+
 // An engine's specs, ready to scan for.
 class Engine {
  public:
-  Engine(const EngineConfig& config, config::ErrorList& errors)
+  Engine(const EngineConfig& config, plugin::PluginContext& context)
       : name_(config.name),
         block_size_label_(config.block_size_label),
         block_count_label_(config.block_count_label) {
     std::vector<wire::MetricSpec> specs;
-    auto add = [&](Quantity quantity, std::string_view key, const std::string& text, bool used) {
+    const auto add = [&](Quantity quantity, const config::Node& at, const std::string& text) {
       if (text.empty()) return;
       auto spec = wire::ParseMetricSpec(text);
       if (!spec) {
-        errors.Add(config.node.FindOrSelf(key), spec.error().message());
-      } else if (used) {
-        specs.push_back(*std::move(spec));
-        quantities_.push_back(quantity);
+        context.errors().Add(at, spec.error().message());
+        return;
       }
+      specs.push_back(*std::move(spec));
+      quantities_.push_back(quantity);
     };
-    add(Quantity::kWaiting, "queuedRequestsSpec", config.queued, true);
-    add(Quantity::kRunning, "runningRequestsSpec", config.running, true);
-    add(Quantity::kKvUsage, "kvUsageSpec", config.kv_usage, true);
-    add(Quantity::kCacheInfo, "cacheInfoSpec", config.cache_info, true);
-    add(Quantity::kBlockSize, "cacheBlockSizeSpec", config.block_size, true);
-    add(Quantity::kBlockCount, "cacheNumBlocksSpec", config.block_count, true);
-    add(Quantity::kCacheInfo, "loraSpec", config.lora, false);
-    if (!config.custom_metrics.empty()) {
-      errors.Add(config.node.FindOrSelf("customMetrics"), "custom metrics are not built yet");
+    const auto at = [&](std::string_view key) { return config.node.FindOrSelf(key); };
+    add(Quantity::kWaiting, at("queuedRequestsSpec"), config.queued);
+    add(Quantity::kRunning, at("runningRequestsSpec"), config.running);
+    add(Quantity::kKvUsage, at("kvUsageSpec"), config.kv_usage);
+    add(Quantity::kCacheInfo, at("cacheInfoSpec"), config.cache_info);
+    add(Quantity::kBlockSize, at("cacheBlockSizeSpec"), config.block_size);
+    add(Quantity::kBlockCount, at("cacheNumBlocksSpec"), config.block_count);
+    add(Quantity::kLora, at("loraSpec"), config.lora);
+    add(Quantity::kLoraLoaded, at("loraSpec"), config.lora_loaded);
+    first_custom_ = specs.size();
+    for (const CustomMetric& metric : config.custom_metrics) {
+      add(Quantity::kCustom, metric.node.FindOrSelf("metricSpec"), metric.metric_spec);
+      const auto attribute = context.ProducesEndpointAttribute(metric.attribute_key);
+      if (attribute) {
+        custom_.push_back(*attribute);
+      } else {
+        context.errors().Add(metric.node, attribute.error().message());
+      }
     }
     wanted_ = std::make_unique<wire::WantedMetrics>(std::move(specs));
   }
@@ -152,20 +191,40 @@ class Engine {
     return families;
   }
 
-  bool Extract(std::string_view page, fleet::Load* load) const {
+  bool Extract(std::string_view page, plugin::EndpointReport* report) const {
     Sum sums[kQuantities];
+    double newest_lora = -1;
     std::string scratch;
+    bool loaded_said = false;
     wire::PageScanner scan(*wanted_, page);
     for (wire::ScrapedSample sample; scan.Next(&sample);) {
-      const Quantity quantity = quantities_[sample.spec];
-      if (quantity == Quantity::kCacheInfo) {
-        AddLabel(sample, block_size_label_, &scratch, &sums[size_t(Quantity::kBlockSize)]);
-        AddLabel(sample, block_count_label_, &scratch, &sums[size_t(Quantity::kBlockCount)]);
-      } else {
-        sums[static_cast<size_t>(quantity)].Add(sample.value);
+      switch (const Quantity quantity = quantities_[sample.spec]) {
+        case Quantity::kCacheInfo:
+          AddLabel(sample, block_size_label_, &scratch, &sums[size_t(Quantity::kBlockSize)]);
+          AddLabel(sample, block_count_label_, &scratch, &sums[size_t(Quantity::kBlockCount)]);
+          break;
+        case Quantity::kLora:
+          // The value is the time of the last change: the newest series counts.
+          if (!(sample.value > newest_lora)) break;
+          newest_lora = sample.value;
+          ReadLora(sample, &scratch, &report->adapters);
+          report->found_adapters = true;
+          break;
+        case Quantity::kLoraLoaded:
+          AddLoaded(sample, !std::exchange(loaded_said, true), &scratch, &report->adapters);
+          report->found_adapters = true;
+          break;
+        case Quantity::kCustom:
+          if (std::isfinite(sample.value)) {
+            report->Set(custom_[sample.spec - first_custom_], sample.value);
+          }
+          break;
+        default:
+          sums[static_cast<size_t>(quantity)].Add(sample.value);
       }
     }
-    return Store(sums, load);
+    report->found_load = Store(sums, &report->load);
+    return report->found_load || report->found_adapters || report->value_count > 0;
   }
 
  private:
@@ -174,6 +233,25 @@ class Engine {
     const auto text = sample.Label(label, scratch);
     if (!text) return;
     if (const auto value = base::ParseInt(*text)) sum->Add(static_cast<double>(*value));
+  }
+
+  static void ReadLora(const wire::ScrapedSample& sample, std::string* scratch,
+                       fleet::Adapters* adapters) {
+    ReadNames(sample.Label("running_lora_adapters", scratch).value_or(""), &adapters->active);
+    ReadNames(sample.Label("waiting_lora_adapters", scratch).value_or(""), &adapters->waiting);
+    const auto max = base::ParseInt(sample.Label("max_lora", scratch).value_or(""));
+    adapters->max = max ? ToCount(static_cast<double>(*max)) : 0;
+  }
+  // vllm:lora_adapter_loaded{adapter_name="..."}: 1 while the adapter is in memory.
+  static void AddLoaded(const wire::ScrapedSample& sample, bool first, std::string* scratch,
+                        fleet::Adapters* adapters) {
+    if (!adapters->loaded) adapters->loaded.emplace();
+    if (first) adapters->loaded->clear();
+    const auto name = sample.Label("adapter_name", scratch);
+    if (!name || !(sample.value > 0)) return;
+    const uint64_t hash = fleet::Adapters::HashOf(*name);
+    auto& loaded = *adapters->loaded;
+    loaded.insert(std::lower_bound(loaded.begin(), loaded.end(), hash), hash);
   }
 
   static bool Store(const Sum (&sums)[kQuantities], fleet::Load* load) {
@@ -199,6 +277,8 @@ class Engine {
   std::string name_;
   std::string block_size_label_, block_count_label_;
   std::vector<Quantity> quantities_;  // by spec number
+  size_t first_custom_ = 0;           // spec number of custom_[0]
+  std::vector<plugin::EndpointAttribute> custom_;
   std::unique_ptr<wire::WantedMetrics> wanted_;
 };
 
@@ -213,10 +293,10 @@ class CoreMetricsExtractor final : public plugin::Plugin, public plugin::Extract
         context.errors().Add(config.node.FindOrSelf("name"),
                              base::Concat("the engine ", config.name, " is listed twice"));
       }
-      engines_.emplace_back(config, context.errors());
+      engines_.emplace_back(config, context);
     }
     for (const EngineConfig& config : BuiltInEngines()) {
-      if (!FindEngine(config.name)) engines_.emplace_back(config, context.errors());
+      if (!FindEngine(config.name)) engines_.emplace_back(config, context);
     }
     std::vector<std::string_view> names;
     for (size_t i = 0; i < engines_.size(); ++i) {
@@ -234,8 +314,8 @@ class CoreMetricsExtractor final : public plugin::Plugin, public plugin::Extract
     return EngineOf(endpoint).Families();
   }
   bool Extract(const fleet::EndpointSpec& endpoint, std::string_view page,
-               fleet::Load* load) const override {
-    return EngineOf(endpoint).Extract(page, load);
+               plugin::EndpointReport* report) const override {
+    return EngineOf(endpoint).Extract(page, report);
   }
 
  private:

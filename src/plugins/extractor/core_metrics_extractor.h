@@ -8,7 +8,9 @@
 // queuedRequestsSpec, runningRequestsSpec, kvUsageSpec, cacheInfoSpec (whose labels
 // cacheBlockSizeLabelName and cacheNumBlocksLabelName hold the numbers), cacheBlockSizeSpec,
 // cacheNumBlocksSpec; a spec reads `name` or `name{label=value,...}`, "" means the engine does not
-// say. loraSpec is checked and not used yet; customMetrics is refused as not built yet.
+// say. loraSpec names the series whose labels running_lora_adapters, waiting_lora_adapters and
+// max_lora describe adapters; vllm:lora_adapter_loaded is read besides. customMetrics
+// [{attributeKey, metricSpec}] become endpoint attributes.
 //
 // Where a family has several series (vLLM writes one per engine core of a data-parallel server):
 // waiting, running and block counts are summed, KV use is the mean, block sizes are the last.

@@ -21,8 +21,10 @@ fleet::Load Extract(std::string_view page, const fleet::EndpointSpec& endpoint =
   Scene scene(1);
   auto made = scene.Make(CoreMetricsExtractorType(), yaml);
   EXPECT_NE(made, nullptr) << scene.context().errors().ToString();
-  dynamic_cast<plugin::Extractor&>(*made).Extract(endpoint, page, &before);
-  return before;
+  plugin::EndpointReport report;
+  report.load = before;
+  dynamic_cast<plugin::Extractor&>(*made).Extract(endpoint, page, &report);
+  return report.load;
 }
 
 TEST(CoreMetricsExtractor, ReadsVllm) {
@@ -142,9 +144,10 @@ TEST(CoreMetricsExtractor, WhatThePageLacksStays) {
 
   Scene scene(1);
   auto made = scene.Make(CoreMetricsExtractorType());
-  fleet::Load untouched{.waiting = 5};
+  plugin::EndpointReport untouched;
+  untouched.load.waiting = 5;
   EXPECT_FALSE(dynamic_cast<plugin::Extractor&>(*made).Extract({}, "up 1\n", &untouched));
-  EXPECT_EQ(untouched.waiting, 5);
+  EXPECT_EQ(untouched.load.waiting, 5);
 }
 
 TEST(CoreMetricsExtractor, NumbersThatAreNoneAreSkippedAndUseIsKeptInItsRange) {
@@ -163,7 +166,8 @@ TEST(CoreMetricsExtractor, NamesTheFamiliesThatItReads) {
   auto& extractor = dynamic_cast<plugin::Extractor&>(*made);
   EXPECT_THAT(extractor.WantedFamilies({}),
               ElementsAre("vllm:num_requests_waiting", "vllm:num_requests_running",
-                          "vllm:kv_cache_usage_perc", "vllm:cache_config_info"));
+                          "vllm:kv_cache_usage_perc", "vllm:cache_config_info",
+                          "vllm:lora_requests_info", "vllm:lora_adapter_loaded"));
   EXPECT_THAT(extractor.WantedFamilies(WithEngine("triton-tensorrt-llm")),
               ElementsAre("nv_trt_llm_request_metrics", "nv_trt_llm_kv_cache_block_metrics"));
 }
@@ -178,8 +182,9 @@ TEST(CoreMetricsExtractor, RefusesWhatItCannotRead) {
            Case{"{engineConfigs: [{name: default}]}", "reserved"},
            Case{"{engineConfigs: [{name: a}, {name: a}]}", "listed twice"},
            Case{"{engineConfigs: [{name: a, kvUsageSpec: 'x{'}]}", "engineConfigs[0].kvUsageSpec"},
-           Case{"{engineConfigs: [{name: a, customMetrics: [{attributeKey: k, metricSpec: m}]}]}",
-                "not built yet"},
+           Case{"{engineConfigs: [{name: a, customMetrics: [{attributeKey: k}]}]}", "metricSpec"},
+           Case{"{engineConfigs: [{name: a, customMetrics: [{attributeKey: k, metricSpec: '{'}]}]}",
+                "customMetrics[0].metricSpec"},
            Case{"{engineConfigs: [{queuedRequestsSpec: a}]}", "name"},
        }) {
     Scene scene(1);

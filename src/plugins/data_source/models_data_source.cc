@@ -1,0 +1,36 @@
+#include "plugins/data_source/models_data_source.h"
+
+#include "plugins/data_source/http_source.h"
+
+namespace llmd::plugins {
+namespace {
+
+using Parameters = HttpSourceParameters;
+
+constexpr std::string_view kPath = "/v1/models";
+
+const config::ObjectType<Parameters>& ParametersType() {
+  static const auto type =
+      HttpSourceFields("ModelsDataSourceParameters", kPath)
+          .Field("caCertPath", "PEM file of the authorities to trust.", &Parameters::ca_cert_path)
+          .Field("clientCertPath", "PEM file of the certificate to show.",
+                 &Parameters::client_cert_path)
+          .Field("clientKeyPath", "PEM file of its key.", &Parameters::client_key_path)
+          .Build();
+  return *type;
+}
+
+}  // namespace
+
+plugin::PluginType ModelsDataSourceType() {
+  plugin::PluginType type;
+  type.type = "models-data-source";
+  type.factory = [](plugin::PluginContext& context) {
+    return MakeHttpSource(context, ParametersType(), kPath, 0);
+  };
+  type.help = "Fetches the list of models of every endpoint.";
+  type.parameters_schema = config::ToJson(ParametersType().Describe());
+  return type;
+}
+
+}  // namespace llmd::plugins
