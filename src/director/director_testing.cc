@@ -90,7 +90,8 @@ struct Source : plugin::Plugin, plugin::DataSource {
 
 struct NoExtractor : plugin::Plugin, plugin::Extractor {
   std::vector<std::string> WantedFamilies(const fleet::EndpointSpec&) const override { return {}; }
-  bool Extract(const fleet::EndpointSpec&, std::string_view, plugin::EndpointReport*) const override {
+  bool Extract(const fleet::EndpointSpec&, std::string_view,
+               plugin::EndpointReport*) const override {
     return false;
   }
 };
