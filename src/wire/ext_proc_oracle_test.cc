@@ -2,6 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -178,6 +181,41 @@ TEST(ExtProcOracleTest, RepeatedFieldsAreMergedAlike) {
     ASSERT_TRUE(FeedCut(bytes, generate.Cuts(bytes.size()), &pool, &reader).ok());
     ASSERT_EQ(Text(reader), Text(request)) << "seed " << seed;
   }
+}
+
+// What Envoy itself sent (conformance/recorded/ext_proc/ORIGIN.md).
+TEST(ExtProcOracleTest, RecordedMessagesOfEnvoyAreReadAlike) {
+  base::BufferPool pool;
+  size_t messages = 0;
+  for (const auto& file :
+       std::filesystem::directory_iterator(LLMD_SOURCE_DIR "/conformance/recorded/ext_proc")) {
+    if (file.path().extension() != ".bin") continue;
+    const std::string name = file.path().stem();
+    SCOPED_TRACE(name);
+    ++messages;
+    std::ifstream in(file.path(), std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+    pb::ProcessingRequest request;
+    ASSERT_TRUE(request.ParseFromString(bytes));
+    base::Arena arena;
+    ExtProcReader reader(&arena);
+    for (size_t cut = 0; cut <= bytes.size(); cut += 1 + bytes.size() / 500) {
+      ASSERT_TRUE(FeedCut(bytes, {cut}, &pool, &reader).ok());
+      ASSERT_EQ(Text(reader), Text(request));
+    }
+    const ExtProcMessage& message = reader.message();
+    EXPECT_TRUE(name.find(ExtProcKindName(message.kind)) != name.npos);
+    EXPECT_EQ(message.end_of_stream, name.starts_with("get") || name.ends_with("end"));
+    EXPECT_EQ(message.has_protocol_config, message.kind == ExtProcKind::kRequestHeaders);
+    if (message.has_protocol_config) {
+      EXPECT_EQ(message.response_body_mode, ExtProcBodyMode::kFullDuplexStreamed);
+    }
+    const base::Result<ExtProcMetadata> metadata = reader.ReadMetadata();
+    EXPECT_EQ(SubsetText(metadata->has_subset, metadata->subset),
+              "subset 127.0.0.1:8000 [::1]:8000\n");
+    EXPECT_EQ(metadata->served_endpoint, "127.0.0.1:8000");
+  }
+  EXPECT_EQ(messages, 9u);
 }
 
 // --- replies ------------------------------------------------------------------------------------
