@@ -221,6 +221,8 @@ std::span<const plugin::Header> Session::OnResponseHead(const plugin::ResponseHe
     LLMD_BUG("a reply's head out of order");
     return {};
   }
+  // A proxy that does the sending tells of a failure by its reply only.
+  if (!engine_said_it && head.status >= 502 && head.status <= 504) ReportFailure(s);
   s.phase = Phase::kRelaying;
   BeginReply(s, head);
   return s.to_client.headers();
@@ -283,6 +285,13 @@ std::string_view Session::EndpointName(fleet::EndpointNumber endpoint) const {
 // ---- retries
 // -------------------------------------------------------------------------------------
 
+void ReportFailure(SessionState& s) {
+  const fleet::EndpointNumber n = s.endpoints[0].endpoint;
+  if (!s.core.fleet.health(n).ReportFailure(s.context.now)) return;
+  s.core.metrics.Counter(telemetry::MetricId::kEjectionsTotal, {s.pin.endpoint(n).spec.name})
+      .Add(s.writer());
+}
+
 namespace {
 
 struct FailureText {
@@ -298,13 +307,6 @@ FailureText TextOf(UpstreamFailure failure, int status) {
     case UpstreamFailure::kStatus502or503or504: return {status, "the model server is unavailable"};
   }
   return {500, ""};
-}
-
-void ReportFailure(SessionState& s) {
-  const fleet::EndpointNumber n = s.endpoints[0].endpoint;
-  if (!s.core.fleet.health(n).ReportFailure(s.context.now)) return;
-  s.core.metrics.Counter(telemetry::MetricId::kEjectionsTotal, {s.pin.endpoint(n).spec.name})
-      .Add(s.writer());
 }
 
 // Makes the next endpoint that is not ejected (else simply the next) endpoints[0].

@@ -279,6 +279,24 @@ TEST(Subsets, TheScoresOfAllCandidatesAreThere) {
   session.OnAborted(Termination::kError, 0, bed.now);
 }
 
+// ---- a proxy that sends by itself ----
+
+TEST(Session, AnEndpointWhoseRepliesSayThatItIsDownIsEjected) {
+  Bed bed(6);
+  const std::string_view only[] = {"10.0.0.1:8002"};
+  for (uint32_t i = 0; i < fleet::Health::kFailuresToEject; ++i) {
+    EXPECT_NE(bed.fleet.health(2).state(bed.now), fleet::Health::State::kEjected) << i;
+    Session session(bed.director(), 1, bed.now);
+    session.OnHead(Post(), bed.now);
+    session.SetSubset(only);
+    session.OnBody(kChat, bed.now);
+    ASSERT_EQ(session.OnBodyEnd(bed.now).kind, Decision::Kind::kForward);
+    session.OnResponseHead({.status = 503}, bed.now);
+    session.OnDone(0, bed.now);
+  }
+  EXPECT_EQ(bed.fleet.health(2).state(bed.now), fleet::Health::State::kEjected);
+}
+
 // ---- conditional requests, and what filters leave
 // -----------------------------------------------------
 

@@ -112,6 +112,8 @@ void BeginReply(SessionState& s, const plugin::ResponseHead& head);
 Forward::Splice ReadReply(SessionState& s, std::string_view bytes);
 void Finish(SessionState& s, Termination why, uint64_t response_bytes);
 
+// The attempt towards endpoints[0] failed: enough of these eject it.
+void ReportFailure(SessionState& s);
 // A retry count that ends is taken off the worker's.
 void EndRetrying(SessionState& s);
 
