@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/strings.h"
+#include "net/grpc_echo_testing.h"
 #include "net/net_testing.h"
 #include "runtime/files.h"
 
@@ -29,6 +30,8 @@ class TlsTest : public ::testing::Test {
   }
   void TearDown() override {
     server_.reset();
+    listener_.reset();
+    grpc_server_.reset();
     std::filesystem::remove_all(dir_);
   }
   std::string Path(const std::string& name) const { return dir_ + "/" + name; }
@@ -61,8 +64,41 @@ class TlsTest : public ::testing::Test {
     ASSERT_TRUE(TurnUntil(loop_, [&] { return handler.done(); }));
   }
 
+  // What `command` prints, while the loop turns.
+  std::string Run(const std::string& command) {
+    FILE* peer = ::popen(command.c_str(), "r");
+    std::string text;
+    ::fcntl(::fileno(peer), F_SETFL, O_NONBLOCK);
+    EXPECT_TRUE(TurnUntil(loop_, [&] {
+      char room[4096];
+      const ssize_t n = ::read(::fileno(peer), room, sizeof(room));
+      if (n > 0) text.append(room, static_cast<size_t>(n));
+      return n == 0;
+    }));
+    ::pclose(peer);
+    return text;
+  }
+  // Serves gRPC with a certificate of its own.
+  void ServeSelfSigned(TlsServerOptions options, const SelfSignedOptions& self = {}) {
+    listener_.reset();
+    options.alpn = "h2";
+    auto context = TlsServerContext::SelfSigned(self, std::move(options));
+    ASSERT_TRUE(context.has_value()) << context.error().ToString();
+    grpc_server_ = std::make_unique<GrpcServer>(loop_, GrpcServerOptions{.tls = *context});
+    grpc_server_->AddService("/test.Echo/", echo_);
+    listener_ = std::make_unique<GrpcListener>(loop_, std::vector{grpc_server_.get()});
+    port_ = listener_->Listen(runtime::SocketAddress::Ipv4(kLoopback, 0)).value();
+  }
+  std::string OpenSslClient(const std::string& flags) {
+    return Run(base::Concat("openssl s_client -connect 127.0.0.1:", std::to_string(port_), " ",
+                            flags, " </dev/null 2>&1"));
+  }
+
   std::string dir_;
   runtime::EventLoop loop_;
+  EchoService echo_;
+  std::unique_ptr<GrpcServer> grpc_server_;
+  std::unique_ptr<GrpcListener> listener_;
   std::shared_ptr<TlsServerContext> context_;
   std::unique_ptr<HttpServer> server_;
   uint16_t port_ = 0;
@@ -168,21 +204,10 @@ TEST_F(TlsTest, OldProtocolsAreRefused) {
   Serve(service);
   const std::string program =
       base::Concat("openssl s_client -connect 127.0.0.1:", std::to_string(port_), " -CAfile ",
-                   Path("one.crt"), " -cipher ALL:@SECLEVEL=0 ");
+                   Path("one.crt"), " -cipher ALL:@SECLEVEL=0 -alpn h2,http/1.1 ");
   for (const auto& [flag, good] :
        {std::pair("-tls1_1", false), std::pair("-tls1_2", true), std::pair("-tls1_3", true)}) {
-    FILE* peer = ::popen((program + flag + " -alpn h2,http/1.1 </dev/null 2>&1").c_str(), "r");
-    std::string text;
-    ::fcntl(::fileno(peer), F_SETFL, O_NONBLOCK);
-    bool over = false;
-    ASSERT_TRUE(TurnUntil(loop_, [&] {
-      char room[4096];
-      const ssize_t n = ::read(::fileno(peer), room, sizeof(room));
-      if (n > 0) text.append(room, static_cast<size_t>(n));
-      over = n == 0;
-      return over;
-    }));
-    ::pclose(peer);
+    const std::string text = Run(program + flag + " </dev/null 2>&1");
     EXPECT_EQ(text.find("ALPN protocol: http/1.1") != std::string::npos, good) << flag << text;
   }
 }
@@ -227,6 +252,89 @@ TEST_F(TlsTest, BadFilesAreErrorsThatNameThem) {
   EXPECT_TRUE(
       TlsClientContext::Create({.certificate_file = Path("one.crt"), .key_file = Path("one.key")})
           .has_value());
+}
+
+// --- self-signed certificates and policy, for gRPC ----------------------------------------------
+
+TEST_F(TlsTest, GrpcIsServedWithACertificateOfItsOwn) {
+  ServeSelfSigned({});
+  auto tls = TlsClientContext::Create({.insecure_skip_verify = true, .alpn = "h2"}).value();
+  GrpcTestClient client(loop_, port_, {.tls = tls});
+  auto& stream = client.Open("/test.Echo/Chat");
+  const std::string large(3 << 20, 'x');
+  client.Send(stream, "hello");
+  client.Send(stream, large);
+  ASSERT_TRUE(client.WaitForMessages(stream, 2));
+  EXPECT_TRUE(echo_.last().call->is_tls());
+  client.HalfClose(stream);
+  ASSERT_TRUE(client.WaitForEnd(stream));
+  EXPECT_EQ(stream.grpc_status, 0);
+  EXPECT_EQ(stream.messages.at(0), "hello");
+  EXPECT_TRUE(stream.messages.at(1) == large);
+}
+
+TEST_F(TlsTest, TheSelfSignedCertificateNamesThisHost) {
+  ServeSelfSigned({}, {.names = {"picker.example", "10.1.2.3", "fd00::1"}});
+  const std::string text = Run(base::Concat(
+      "openssl s_client -connect 127.0.0.1:", std::to_string(port_),
+      " -alpn h2 </dev/null 2>/dev/null | openssl x509 -noout -text -enddate -checkend 300000000"));
+  for (std::string_view part :
+       {"O = Inference Ext", "DNS:localhost", "IP Address:127.0.0.1", "IP Address:0:0:0:0:0:0:0:1",
+        "DNS:picker.example", "IP Address:10.1.2.3", "IP Address:FD00:0:0:0:0:0:0:1",
+        "NIST CURVE: P-256", "TLS Web Server Authentication", "Certificate will not expire"}) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+  // Two servers do not share a serial number or a key.
+  auto identity = [&] {
+    return Run(base::Concat("openssl s_client -connect 127.0.0.1:", std::to_string(port_),
+                            " </dev/null 2>/dev/null | openssl x509 -noout -serial -pubkey"));
+  };
+  const std::string one = identity();
+  ServeSelfSigned({});
+  EXPECT_NE(one, identity());
+}
+
+TEST_F(TlsTest, VersionsAndSuitesAreChosenByGosNames) {
+  const std::string kRsa = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256";
+  const std::string kEcdsa = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
+  const std::string kSuite13 = "TLS_AES_128_GCM_SHA256";
+  const std::string kOld = "-cipher ALL:@SECLEVEL=0 ";
+  const struct {
+    std::string min_version;
+    std::vector<std::string> suites;
+    std::string client;
+    std::string expected;  // "" when it must fail
+  } kCases[] = {
+      {"", {}, "-tls1_2", "TLSv1.2"},
+      {"", {}, kOld + "-tls1_1", ""},
+      {"VersionTLS13", {}, "-tls1_2", ""},
+      {"VersionTLS13", {}, "-tls1_3", "TLSv1.3"},
+      {"VersionTLS11", {}, kOld + "-tls1_1", "TLSv1.1"},
+      {"VersionTLS11", {}, kOld + "-tls1", ""},
+      {"VersionTLS10", {}, kOld + "-tls1", "TLSv1"},
+      {"", {kRsa}, "-tls1_2", "ECDHE-RSA-AES128-GCM-SHA256"},
+      {"", {kEcdsa}, "-tls1_2", "ECDHE-ECDSA-AES256-GCM-SHA384"},
+      {"", {kRsa, kEcdsa}, "-tls1_2", "ECDHE-ECDSA-AES256-GCM-SHA384"},
+      {"", {kEcdsa}, "-tls1_2 -cipher ECDHE-ECDSA-AES128-GCM-SHA256", ""},
+      {"", {kSuite13}, "-tls1_2", ""},
+      {"", {kSuite13}, "-tls1_3", "TLSv1.3"},
+  };
+  for (const auto& c : kCases) {
+    ServeSelfSigned({.min_version = c.min_version, .cipher_suites = c.suites});
+    const std::string text = OpenSslClient(c.client + " -alpn h2");
+    if (c.expected.empty()) {
+      EXPECT_THAT(text, HasSubstr("Cipher is (NONE)")) << c.min_version << c.client;
+    } else {
+      EXPECT_THAT(text, HasSubstr(c.expected));
+      EXPECT_THAT(text, HasSubstr("ALPN protocol: h2"));
+    }
+  }
+  auto version = TlsServerContext::SelfSigned({}, {.min_version = "TLS1.2"});
+  ASSERT_FALSE(version.has_value());
+  EXPECT_THAT(version.error().ToString(), HasSubstr("VersionTLS12"));
+  auto suite = TlsServerContext::SelfSigned({}, {.cipher_suites = {"AES128-SHA"}});
+  ASSERT_FALSE(suite.has_value());
+  EXPECT_THAT(suite.error().ToString(), HasSubstr("\"AES128-SHA\" is not known"));
 }
 
 }  // namespace
