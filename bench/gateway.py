@@ -306,8 +306,9 @@ def main():
         except (Failed, AssertionError) as error:
             print(f"gateway.sh: {error}", file=sys.stderr)
             raise SystemExit(1) from None
-    table = markdown(bench.rows, f"{about['cpu']}, Linux {about['kernel']}, nginx {about['nginx']}, "
-                     f"llmd at {about['commit']}, {about['date']}.", "llmd", "nginx")
+    line = (f"{about['cpu']}, Linux {about['kernel']}, nginx {about['nginx']}, "
+            f"llmd at {about['commit']}, {about['date']}.")
+    table = markdown(bench.rows, line, "llmd", "nginx")
     print(table, end="")
     if arguments.quick:
         print("\nA quick run: these figures are noise.")

@@ -47,6 +47,7 @@ def machine():
 
 def markdown(rows, about, ours, other):
     """`about`: a line on what was measured where; then the table."""
-    lines = [about, "", f"| | {ours} | {other} | ratio | target | | |", "|---|---|---|---|---|---|---|"]
+    lines = [about, "", f"| | {ours} | {other} | ratio | target | | |",
+             "|---|---|---|---|---|---|---|"]
     lines += ["| " + " | ".join(row.cells()) + " |" for row in rows]
     return "\n".join(lines) + "\n"

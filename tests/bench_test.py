@@ -41,7 +41,7 @@ def test_help_teaches():
 
 
 def test_wrong_usage_is_refused():
-    for arguments, words in (([], "url is required"), (["http://x", "--rate", "0"], "--rate"),
+    for arguments, words in (([], "no target"), (["http://x", "--rate", "0"], "--rate"),
                              (["http://x", "--rate", "1", "-c", "2"], "excludes"),
                              (["http://x", "--prompt-tokens", "many"], "allowed are"),
                              (["http://x", "--extra-body", "[]"], "--extra-body"),
@@ -112,7 +112,37 @@ def test_gateway_benchmark_runs():
     assert len(rows) == 10, [row["name"] for row in rows]
     for row in rows:
         assert row["name"] in done.stdout
-        assert row["llmd"] is not None and row["target"], row
+        assert row["ours"] is not None and row["target"], row
+
+
+def test_picker_benchmark_runs():
+    if subprocess.run([LLMD, "epp", "--help"], capture_output=True).returncode != 0:
+        raise Skip("this llmd has no epp")
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "out.json")
+        rows = ("1 KB, 64 streams", "chunk", "alone", "memory", "idle")
+        done = subprocess.run([ROOT / "bench/epp.sh", "--quick", "--json", path,
+                               *(word for row in rows for word in ("--row", row))],
+                              env={**os.environ, "LLMD": LLMD, "ENVOY": "none",
+                                   "LLMD_REFERENCE_DIR": ""},
+                              capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stdout + done.stderr
+        with open(path) as file:
+            rows = json.load(file)["rows"]
+    assert len(rows) == 8, [row["name"] for row in rows]
+    for row in rows:
+        assert row["name"] in done.stdout
+        assert row["ours"] is not None and row["target"], row
+
+
+def test_wrong_picker_flags_are_refused():
+    for arguments, words in ((["--connections", 2, "http://x"], "--ext-proc"),
+                             (["--ext-proc", "localhost:1", "http://x"], "exclude each other"),
+                             (["--ext-proc", "localhost:1", "--chunk-window", 0], "--chunk-window"),
+                             (["--ext-proc", "localhost:1", "--response", "some"], "--response")):
+        done = bench(*arguments)
+        assert done.returncode == 2, (arguments, done)
+        assert words in done.stdout + done.stderr, (arguments, done)
 
 
 if __name__ == "__main__":
@@ -120,4 +150,5 @@ if __name__ == "__main__":
                      test_nothing_there_ends_with_one_line,
                      test_streams_are_measured_event_by_event,
                      test_open_loop_reports_its_schedule,
-                     test_a_generator_that_falls_behind_says_so, test_gateway_benchmark_runs]))
+                     test_a_generator_that_falls_behind_says_so, test_gateway_benchmark_runs,
+                     test_wrong_picker_flags_are_refused, test_picker_benchmark_runs]))

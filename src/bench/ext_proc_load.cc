@@ -112,7 +112,11 @@ class ExtProcLoad final : public LoadClient {
 class ExtProcStream final : public LoadRequest, public net::GrpcClientHandler {
  public:
   ExtProcStream(LoadWorker& worker, ExtProcLoad& client)
-      : LoadRequest(worker), plan_(worker.plan()), client_(client), reader_(&arena_) {}
+      : LoadRequest(worker),
+        plan_(worker.plan()),
+        client_(client),
+        reader_(&arena_),
+        chunk_timer_(worker.loop(), [this] { SendChunks(runtime::Now()); }) {}
 
   void OnMessagePiece(base::Slice piece, bool last) override;
   void OnSent() override;
@@ -123,7 +127,7 @@ class ExtProcStream final : public LoadRequest, public net::GrpcClientHandler {
   enum class Phase : uint8_t { kDecision, kRequestBody, kResponseHeaders, kResponseBody };
 
   uint64_t Begin(const workload::Start& start) override;
-  void Abandon() override { call_->Reset(net::kHttp2InternalError); }
+  void Abandon() override { EndCall(); }
   const ExtProcOptions& options() const { return client_.target.options; }
   void SendHeaders();
   void SendBody();
@@ -134,6 +138,7 @@ class ExtProcStream final : public LoadRequest, public net::GrpcClientHandler {
   void OnResponseBody(const wire::ExtProcReply& reply);
   void SendResponse();
   void SendChunks(base::TimePoint now);
+  void EndCall();
   void Done();
   void Refuse(std::string_view kind, std::string_view detail);
 
@@ -149,6 +154,8 @@ class ExtProcStream final : public LoadRequest, public net::GrpcClientHandler {
   uint32_t chunks_sent_ = 0;
   uint32_t chunks_echoed_ = 0;
   std::vector<base::TimePoint> chunk_sent_at_;
+  base::TimePoint next_chunk_at_{};
+  runtime::Timer chunk_timer_;
   Success success_;
 };
 
@@ -283,7 +290,8 @@ void ExtProcStream::SendResponse() {
   call_->Send(client_.response_headers);
   if (options().response == ExtProcResponse::kHeaders) return;
   if (plan_.stream) {
-    SendChunks(runtime::Now());
+    next_chunk_at_ = runtime::Now();
+    SendChunks(next_chunk_at_);
   } else {
     call_->Send(client_.response_body);
     call_->Send(client_.response_end);
@@ -293,11 +301,14 @@ void ExtProcStream::SendResponse() {
 void ExtProcStream::SendChunks(base::TimePoint now) {
   const uint32_t count = options().response_chunks;
   if (chunk_sent_at_.size() < count) chunk_sent_at_.resize(count);
-  while (chunks_sent_ < count && chunks_sent_ - chunks_echoed_ < options().chunk_window) {
+  while (chunks_sent_ < count && chunks_sent_ - chunks_echoed_ < options().chunk_window &&
+         now >= next_chunk_at_) {
+    next_chunk_at_ += options().chunk_interval;
     chunk_sent_at_[chunks_sent_++] = now;
     call_->Send(chunks_sent_ < count ? client_.chunk : client_.last_chunk);
     if (chunks_sent_ == count) call_->Send(client_.response_end);
   }
+  if (chunks_sent_ < count && now < next_chunk_at_) chunk_timer_.ArmAt(next_chunk_at_);
 }
 
 void ExtProcStream::OnResponseHeaders() {
@@ -328,14 +339,20 @@ void ExtProcStream::OnResponseBody(const wire::ExtProcReply& reply) {
   }
 }
 
-void ExtProcStream::Done() {
+// As Envoy does, whatever came before.
+void ExtProcStream::EndCall() {
+  chunk_timer_.Disarm();
   std::exchange(call_, nullptr)->Reset(net::kHttp2InternalError);
+}
+
+void ExtProcStream::Done() {
+  EndCall();
   reader_.Clear();
   Succeed(success_);
 }
 
 void ExtProcStream::Refuse(std::string_view kind, std::string_view detail) {
-  std::exchange(call_, nullptr)->Reset(net::kHttp2InternalError);
+  EndCall();
   const std::string text(detail);  // `detail` may view what Clear lets go
   const std::string name(kind);
   reader_.Clear();
@@ -343,6 +360,7 @@ void ExtProcStream::Refuse(std::string_view kind, std::string_view detail) {
 }
 
 void ExtProcStream::OnEnd(const net::GrpcClientEnd& end) {
+  chunk_timer_.Disarm();
   call_ = nullptr;
   reader_.Clear();
   if (end.status.code() == base::StatusCode::kUnavailable && !end.from_server) Unreachable();

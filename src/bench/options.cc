@@ -49,6 +49,9 @@ base::Status CheckExtProc(const ExtProcOptions& options) {
     return base::InvalidArgument("--response-chunks: from 1 to 1048576");
   }
   if (options.chunk_window == 0) return base::InvalidArgument("--chunk-window: at least 1");
+  if (options.chunk_interval.count() < 0) {
+    return base::InvalidArgument("--chunk-interval: 0 or more");
+  }
   return {};
 }
 

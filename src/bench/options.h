@@ -44,8 +44,9 @@ struct ExtProcOptions {
   // Envoy opens about one per worker of its own.
   uint32_t connections = 2;
   ExtProcResponse response = ExtProcResponse::kBody;
-  uint32_t response_chunks = 100;  // of a streamed response
-  uint32_t chunk_window = 1;       // chunks of a stream that may wait for their echo
+  uint32_t response_chunks = 100;   // of a streamed response
+  uint32_t chunk_window = 1;        // chunks of a stream that may wait for their echo
+  base::Duration chunk_interval{};  // from chunk to chunk, as an engine's tokens come; 0: at once
 };
 
 struct BenchOptions {

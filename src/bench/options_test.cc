@@ -33,6 +33,11 @@ TEST(BenchOptions, ValidateNamesTheFlag) {
   EXPECT_TRUE(Validate(good).ok());
   const Case cases[] = {
       {[](BenchOptions& o) { o.urls.clear(); }, "no target"},
+      {[](BenchOptions& o) { o.ext_proc.target = "127.0.0.1:9002"; }, "exclude each other"},
+      {[](BenchOptions& o) { o.ext_proc.connections = 0; }, "--connections"},
+      {[](BenchOptions& o) { o.ext_proc.response_chunks = 0; }, "--response-chunks"},
+      {[](BenchOptions& o) { o.ext_proc.chunk_window = 0; }, "--chunk-window"},
+      {[](BenchOptions& o) { o.ext_proc.chunk_interval = base::Duration(-1); }, "--chunk-interval"},
       {[](BenchOptions& o) { o.concurrency = 0; }, "--concurrency"},
       {[](BenchOptions& o) { o.concurrency = 65536; }, "--concurrency"},
       {[](BenchOptions& o) { o.arrival = workload::Arrival::kPoisson; }, "--rate"},

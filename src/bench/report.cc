@@ -102,6 +102,7 @@ Json ConfigJson(const BenchOptions& options) {
     if (options.body.stream && options.ext_proc.response == ExtProcResponse::kBody) {
       json["ext_proc"]["response_chunks"] = options.ext_proc.response_chunks;
       json["ext_proc"]["chunk_window"] = options.ext_proc.chunk_window;
+      json["ext_proc"]["chunk_interval_s"] = base::ToSeconds(options.ext_proc.chunk_interval);
     }
   }
   json["api"] = options.body.api == workload::Api::kChat ? "chat" : "completions";

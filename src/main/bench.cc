@@ -169,6 +169,8 @@ void AddExtProcFlags(CLI::App& app, Flags& flags) {
   add("--chunk-window", options.chunk_window,
       "Chunks of one stream that may wait for their echo: 1 sends each after the one before came "
       "back");
+  AddDuration(app, "--chunk-interval", &options.chunk_interval,
+              "From one chunk of a stream to the next, as tokens come; 0: as the window lets them");
 }
 
 void AddOutputFlags(CLI::App& app, Flags& flags) {
