@@ -1,35 +1,43 @@
 #!/usr/bin/env bash
-# cmake --install, then a program outside the tree that finds llmd and uses its headers.
+# cmake --install, then the template of docs/extend outside the tree: it finds llmd, builds a program
+# with a scorer of its own, passes its own test, and the program takes a config with that scorer.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 
-cmake --install "$root/build/release" --prefix "$LLMD_TMP/prefix" >"$LLMD_TMP/install.log" 2>&1 || {
-  tail -n 20 "$LLMD_TMP/install.log"
-  echo "not ok install: cmake --install failed"
+fail() {
+  echo "not ok $1"
   exit 1
 }
+
+cmake --install "$root/build/release" --prefix "$LLMD_TMP/prefix" >"$LLMD_TMP/install.log" 2>&1 || {
+  tail -n 20 "$LLMD_TMP/install.log"
+  fail "install: cmake --install failed"
+}
+"$LLMD_TMP/prefix/bin/epp" --help >/dev/null || fail "install: no program of the name epp"
 echo "ok install"
 
-mkdir "$LLMD_TMP/outside"
-cat >"$LLMD_TMP/outside/CMakeLists.txt" <<'END'
-cmake_minimum_required(VERSION 3.25)
-project(outside LANGUAGES CXX)
-set(CMAKE_CXX_STANDARD 23)
-find_package(llmd REQUIRED)
-add_executable(outside main.cc)
-target_link_libraries(outside llmd::main)
-END
-cat >"$LLMD_TMP/outside/main.cc" <<'END'
-#include "main/commands.h"
-#include "main/plugins.h"
-
-int main(int argc, char** argv) { return llmd::Main(argc, argv, llmd::MakeCatalogue()); }
-END
-if cmake -S "$LLMD_TMP/outside" -B "$LLMD_TMP/outside/build" -G Ninja \
+cp -r "$root/docs/extend/template" "$LLMD_TMP/outside"
+if ! { cmake -S "$LLMD_TMP/outside" -B "$LLMD_TMP/outside/build" -G Ninja \
   -DCMAKE_CXX_COMPILER=clang++-19 -DCMAKE_PREFIX_PATH="$LLMD_TMP/prefix" &&
-  cmake --build "$LLMD_TMP/outside/build" && "$LLMD_TMP/outside/build/outside" version; then
-  echo "ok find_package"
-else
-  echo "not ok find_package: a program outside the tree cannot be built with the installed headers"
-  exit 1
+  cmake --build "$LLMD_TMP/outside/build"; } >"$LLMD_TMP/outside.log" 2>&1; then
+  tail -n 20 "$LLMD_TMP/outside.log"
+  fail "find_package: a program outside the tree cannot be built with the installed headers"
 fi
+echo "ok find_package"
+
+ctest --test-dir "$LLMD_TMP/outside/build" --output-on-failure >"$LLMD_TMP/ctest.log" 2>&1 || {
+  tail -n 20 "$LLMD_TMP/ctest.log"
+  fail "the template's own test"
+}
+echo "ok the template's own test"
+
+config='
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: file-discovery, parameters: {path: endpoints.yaml}}
+- {type: zone-scorer, parameters: {labelKey: rack}}
+dataLayer: {discovery: {pluginRef: file-discovery}}'
+"$LLMD_TMP/outside/build/my-llmd" epp --check --config-text "$config" |
+  grep -q '^# profile default: zone-scorer' || fail "a profile with a scorer from outside"
+echo "ok a profile with a scorer from outside"

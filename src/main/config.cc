@@ -7,6 +7,7 @@
 #include "main/cli.h"
 #include "main/commands.h"
 #include "main/config.h"
+#include "main/plugin_pages.h"
 #include "runtime/files.h"
 
 namespace llmd {
@@ -45,17 +46,25 @@ int ConfigMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
       "1\n"
       "  llmd config print --config-file epp.yaml    the effective config, defaults filled in\n"
       "  llmd config print                           the built-in default\n"
+      "  llmd config plugins                         every plugin type in a line\n"
       "  llmd config schema > epp.schema.json        JSON schema, for editors",
       "llmd config");
   ConfigInput input;
   CLI::App& check = *app.add_subcommand("check", "validate; silent and 0 when all is well");
   CLI::App& print = *app.add_subcommand("print", "print the effective configuration as YAML");
+  CLI::App& plugins = *app.add_subcommand("plugins", "list the plugin types");
+  bool markdown = false;
+  plugins.add_flag("--markdown", markdown, "as a page, with every parameter");
   CLI::App& schema = *app.add_subcommand("schema", "print the JSON schema (draft 2020-12)");
   AddInput(check, &input);
   AddInput(print, &input);
   app.require_subcommand(1);
   if (const int status = ParseFlags(app, argc, argv); status >= 0) return status;
 
+  if (plugins) {
+    std::fputs((markdown ? PluginPage(catalogue) : PluginList(catalogue)).c_str(), stdout);
+    return 0;
+  }
   if (schema) {
     std::fputs(director::ConfigSchema(catalogue).c_str(), stdout);
     return 0;

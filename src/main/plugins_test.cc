@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "main/plugin_pages.h"
 #include "plugins/testing.h"
+#include "runtime/files.h"
 
 namespace llmd {
 namespace {
@@ -42,6 +44,17 @@ TEST(Catalogue, EveryTypeThatIsBuiltCanBeMade) {
     const auto& schema = type.parameters_schema;
     EXPECT_TRUE(schema.empty() || config::Document::Parse(schema, "schema", &errors)) << schema;
   }
+}
+
+TEST(Catalogue, ThePageOfPluginsIsUpToDate) {
+  const std::string path = LLMD_SOURCE_DIR "/docs/plugins.md";
+  const auto page = runtime::ReadFile(path);
+  const std::string made = PluginPage(MakeCatalogue());
+  if (page && *page == made) return;
+  const std::string fresh = ::testing::TempDir() + "llmd-plugins.md";
+  ASSERT_TRUE(runtime::WriteFileAtomically(fresh, made).ok());
+  FAIL() << "docs/plugins.md is not what the catalogue says; take over the new one with\n  cp "
+         << fresh << " " << path;
 }
 
 TEST(Catalogue, DefaultProducersAreNamed) {

@@ -91,6 +91,8 @@ struct PluginType {
   std::function<std::unique_ptr<Plugin>(PluginContext&)> factory;
   // Attribute key for which this type is the default producer, or "".
   std::string default_producer_of;
+  // What it does, "filter, scorer": the names of this file's kinds, for people.
+  std::string kinds;
   // One sentence for `llmd config schema` and the docs.
   std::string help;
   // Parameter schema as a JSON object (draft 2020-12), "" = takes no parameters.

@@ -25,6 +25,28 @@ namespace llmd::plugins {
 struct NoParameters {};
 const config::ObjectType<NoParameters>& NoParametersType();
 
+// The kinds that T is, for PluginType::kinds.
+template <class T>
+std::string KindsOf() {
+  std::string kinds;
+  const auto add = [&](bool is, std::string_view name) {
+    if (is) kinds.append(kinds.empty() ? "" : ", ").append(name);
+  };
+  add(std::is_base_of_v<plugin::EndpointDiscovery, T>, "discovery");
+  add(std::is_base_of_v<plugin::DataSource, T>, "data source");
+  add(std::is_base_of_v<plugin::Extractor, T>, "extractor");
+  add(std::is_base_of_v<plugin::Parser, T>, "parser");
+  add(std::is_base_of_v<plugin::RequestHeaderProcessor, T>, "request header processor");
+  add(std::is_base_of_v<plugin::DataProducer, T>, "data producer");
+  add(std::is_base_of_v<plugin::SaturationDetector, T>, "saturation detector");
+  add(std::is_base_of_v<plugin::ProfileHandler, T>, "profile handler");
+  add(std::is_base_of_v<plugin::Filter, T>, "filter");
+  add(std::is_base_of_v<plugin::Scorer, T>, "scorer");
+  add(std::is_base_of_v<plugin::Picker, T>, "picker");
+  add(std::is_base_of_v<plugin::ResponseProcessor, T>, "response processor");
+  return kinds;
+}
+
 template <class T, class P>
 plugin::PluginType MakeType(std::string type, std::string help,
                             const config::ObjectType<P>& (*parameters_type)()) {
@@ -39,6 +61,7 @@ plugin::PluginType MakeType(std::string type, std::string help,
   plugin::PluginType entry;
   entry.type = std::move(type);
   entry.factory = std::move(factory);
+  entry.kinds = KindsOf<T>();
   entry.help = std::move(help);
   if constexpr (!std::is_same_v<P, NoParameters>) {
     entry.parameters_schema = config::ToJson(parameters_type().Describe());

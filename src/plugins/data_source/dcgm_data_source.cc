@@ -30,6 +30,7 @@ plugin::PluginType DcgmDataSourceType() {
   type.factory = [](plugin::PluginContext& context) {
     return MakeHttpSource(context, ParametersType(), kPath, kPort);
   };
+  type.kinds = "data source";
   type.help = "Fetches GPU metrics of every endpoint from NVIDIA's DCGM exporter.";
   type.parameters_schema = config::ToJson(ParametersType().Describe());
   return type;

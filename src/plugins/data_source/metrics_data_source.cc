@@ -30,6 +30,7 @@ plugin::PluginType MetricsDataSourceType() {
   type.factory = [](plugin::PluginContext& context) {
     return MakeHttpSource(context, ParametersType(), kPath, 0);
   };
+  type.kinds = "data source";
   type.help = "Fetches the metrics page of every endpoint.";
   type.parameters_schema = config::ToJson(ParametersType().Describe());
   return type;

@@ -28,6 +28,7 @@ plugin::PluginType ModelsDataSourceType() {
   type.factory = [](plugin::PluginContext& context) {
     return MakeHttpSource(context, ParametersType(), kPath, 0);
   };
+  type.kinds = "data source";
   type.help = "Fetches the list of models of every endpoint.";
   type.parameters_schema = config::ToJson(ParametersType().Describe());
   return type;

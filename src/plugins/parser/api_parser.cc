@@ -33,6 +33,7 @@ plugin::PluginType ApiParserType(std::string type, std::string help, protocol::A
                                  ExtraClaims extra) {
   plugin::PluginType entry;
   entry.type = std::move(type);
+  entry.kinds = KindsOf<ApiParser>();
   entry.help = std::move(help);
   entry.factory = [=](plugin::PluginContext& context) -> std::unique_ptr<plugin::Plugin> {
     NoParameters none;
