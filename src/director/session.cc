@@ -57,14 +57,35 @@ bool HasIfAvailable(std::string_view preferences) {
   }
 }
 
+// No control header has a shorter name: most headers of a request need no further look.
+constexpr size_t kControlNameBytesMin = kModelRewriteHeader.name.size();
+static_assert(std::min({kFairnessIdHeader.name.size(), kFairnessIdHeader.alias.size(),
+                        kObjectiveHeader.name.size(), kObjectiveHeader.alias.size(),
+                        kModelRewriteHeader.alias.size()}) >= kControlNameBytesMin);
+
+// The W3C headers, as the client sent them.
+struct TraceHeaders {
+  std::string_view parent, state;
+  size_t parents = 0;
+
+  void Take(const plugin::Header& h) {
+    if (base::EqualsIgnoreCase(h.name, "traceparent")) {
+      parent = h.value;
+      ++parents;
+    } else if (base::EqualsIgnoreCase(h.name, "tracestate") && state.empty()) {
+      state = h.value;
+    }
+  }
+};
+
 void ReadControlHeaders(SessionState& s) {
   ControlValue fairness, objective, rewrite;
+  TraceHeaders trace;
   for (const plugin::Header& h : s.context.headers) {
-    if (h.name.size() < 6) continue;
-    if ((h.name[0] | 0x20) == 'x' && h.name[1] == '-') {
+    if (h.name.size() >= kControlNameBytesMin) {
       (void)(fairness.Take(kFairnessIdHeader, h) || objective.Take(kObjectiveHeader, h) ||
              rewrite.Take(kModelRewriteHeader, h));
-    } else if (base::EqualsIgnoreCase(h.name, "prefer")) {
+    } else if (h.name.size() == 6 && base::EqualsIgnoreCase(h.name, "prefer")) {
       s.if_available = s.if_available || HasIfAvailable(h.value);
     }
   }
@@ -113,8 +134,11 @@ namespace {
 
 Decision DecideTimed(SessionState& s) {
   const base::TimePoint begin = s.core.Clock();
+  if (s.spans) TraceDecisionBegin(s, begin);
   const Decision decision = Decide(s, begin);
-  const base::Duration took = s.core.Clock() - begin;
+  const base::TimePoint end = s.core.Clock();
+  if (s.spans) TraceDecisionEnd(s, end);
+  const base::Duration took = end - begin;
   const int64_t so_far = s.record.decision_ns + took.count();
   s.record.decision_ns = static_cast<uint32_t>(std::min<int64_t>(so_far, UINT32_MAX));
   CopyCut(s.context.incoming_model, s.record.model, kRecordModelBytes);
