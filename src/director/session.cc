@@ -63,24 +63,8 @@ static_assert(std::min({kFairnessIdHeader.name.size(), kFairnessIdHeader.alias.s
                         kObjectiveHeader.name.size(), kObjectiveHeader.alias.size(),
                         kModelRewriteHeader.alias.size()}) >= kControlNameBytesMin);
 
-// The W3C headers, as the client sent them.
-struct TraceHeaders {
-  std::string_view parent, state;
-  size_t parents = 0;
-
-  void Take(const plugin::Header& h) {
-    if (base::EqualsIgnoreCase(h.name, "traceparent")) {
-      parent = h.value;
-      ++parents;
-    } else if (base::EqualsIgnoreCase(h.name, "tracestate") && state.empty()) {
-      state = h.value;
-    }
-  }
-};
-
 void ReadControlHeaders(SessionState& s) {
   ControlValue fairness, objective, rewrite;
-  TraceHeaders trace;
   for (const plugin::Header& h : s.context.headers) {
     if (h.name.size() >= kControlNameBytesMin) {
       (void)(fairness.Take(kFairnessIdHeader, h) || objective.Take(kObjectiveHeader, h) ||
@@ -134,11 +118,8 @@ namespace {
 
 Decision DecideTimed(SessionState& s) {
   const base::TimePoint begin = s.core.Clock();
-  if (s.spans) TraceDecisionBegin(s, begin);
   const Decision decision = Decide(s, begin);
-  const base::TimePoint end = s.core.Clock();
-  if (s.spans) TraceDecisionEnd(s, end);
-  const base::Duration took = end - begin;
+  const base::Duration took = s.core.Clock() - begin;
   const int64_t so_far = s.record.decision_ns + took.count();
   s.record.decision_ns = static_cast<uint32_t>(std::min<int64_t>(so_far, UINT32_MAX));
   CopyCut(s.context.incoming_model, s.record.model, kRecordModelBytes);
