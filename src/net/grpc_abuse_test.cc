@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "net/grpc_echo_testing.h"
 
@@ -398,6 +400,32 @@ TEST_F(GrpcAbuseTest, TooManyUnsentAnswersRefuseNewStreams) {
   auto& accepted = client.Open("/test.Echo/Chat", {}, true);
   ASSERT_TRUE(client.WaitForEnd(accepted));
   EXPECT_EQ(accepted.grpc_status, 0);
+}
+
+TEST_F(GrpcAbuseTest, WindowsHeldForUnsentAnswersAreGivenLater) {
+  Serve({.unsent_bytes_max = 300'000});
+  Client client(loop_, port_, {.stream_window = 0, .give_window = false});
+  std::vector<Client::Stream*> streams;
+  for (int i = 0; i < 4; ++i) {
+    streams.push_back(&client.Open("/test.Echo/Chat"));
+    for (int m = 0; m < 50; ++m) client.Send(*streams.back(), std::string(100'000, 'x'));
+  }
+  size_t unsent_max = 0;
+  auto all_came = [&] {
+    size_t unsent = 0;
+    for (auto& handler : service_.handlers) unsent += handler->call->unsent_bytes();
+    unsent_max = std::max(unsent_max, unsent);
+    return std::all_of(streams.begin(), streams.end(),
+                       [](auto* stream) { return stream->messages.size() == 50; });
+  };
+  for (int i = 0; i < 3000 && !all_came(); ++i) {
+    if (i > 100) client.GiveWindow(*streams[i % 4], 20'000);
+    client.Pump();
+    loop_.Turn({});
+  }
+  EXPECT_TRUE(all_came());
+  // What the limit and one window of each stream allow.
+  EXPECT_LE(unsent_max, 300'000u + 4 * (1 << 20) + 4 * 100'000);
 }
 
 // --- what is not HTTP/2 --------------------------------------------------------------------------

@@ -272,7 +272,6 @@ void GrpcCall::MoveUnsent(size_t bytes, OutQueue& out) {
 
 void GrpcCall::DropUnsent() {
   connection_->unsent_bytes_ -= unsent_bytes_;
-  if (connection_->owed_window_ > 0) connection_->writable_due_ = true;
   unsent_bytes_ = 0;
   unsent_.clear();
   unsent_begin_ = 0;

@@ -138,7 +138,9 @@ class GrpcCall {
   std::string_view Text(uint32_t begin, uint32_t size) const {
     return {text_.data() + begin, size};
   }
-  bool Listening() const { return handler_ != nullptr && !finish_called_ && !ended_; }
+  bool Listening() const {
+    return handler_ != nullptr && !finish_called_ && !reset_called_ && !ended_;
+  }
   void Deliver(base::Slice chunk);
   bool BeginMessage();
   void DeliverCompressed(base::Slice piece, bool last);

@@ -265,6 +265,21 @@ TEST_F(GrpcServerTest, HandlersMayResetAnyTime) {
   EXPECT_EQ(stats().early_resets, 0u);
 }
 
+TEST_F(GrpcServerTest, NothingIsHeardAfterAReset) {
+  Serve();
+  service_.prepare = [](EchoHandler& h) {
+    h.on_message = [](EchoHandler& self) { self.call->Reset(); };
+  };
+  Client client(loop_, port_);
+  auto& stream = client.Open("/test.Echo/Chat");
+  client.SendBytes(stream, GrpcFrame("one") + GrpcFrame("two"));
+  client.HalfClose(stream);
+  ASSERT_TRUE(client.WaitForEnd(stream));
+  EXPECT_THAT(service_.last().messages, ElementsAre("one"));
+  EXPECT_EQ(service_.last().half_closes, 0);
+  EXPECT_EQ(service_.last().ends, 1);
+}
+
 TEST_F(GrpcServerTest, ALostConnectionEndsItsCalls) {
   Serve();
   auto client = std::make_unique<Client>(loop_, port_);

@@ -162,7 +162,7 @@ void Http2Connection::Write() {
     }
     Flush();
   } while (paused_ && !broken_ && !out_.blocked());
-  if (writable_due_ && !broken_) TellWritable();
+  if ((writable_due_ || (windows_held_ && !OverUnsent())) && !broken_) TellWritable();
 }
 
 void Http2Connection::Flush() {
@@ -181,7 +181,8 @@ void Http2Connection::TellWritable() {
     GiveWindow(*call);
     if (call->Listening()) call->handler_->OnWritable();
   }
-  if (owed_window_ > 0 && !OverUnsent()) {
+  if (windows_held_ && !OverUnsent()) {
+    windows_held_ = false;
     nghttp2_session_consume_connection(session_, std::exchange(owed_window_, 0));
     for (GrpcCall* call = calls_; call; call = call->next_) GiveWindow(*call);
   }

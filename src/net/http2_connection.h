@@ -166,7 +166,8 @@ class Http2Connection final : public runtime::IoHandler, public runtime::TurnHoo
   bool greeted_ = false;  // preface and SETTINGS arrived
   bool refused_ = false;
   bool paused_ = false;        // mem_send stopped for want of room in out_
-  bool writable_due_ = false;  // some call may go on sending, or owed window can be given
+  bool writable_due_ = false;  // some call may go on sending
+  bool windows_held_ = false;  // for OverUnsent
   bool draining_ = false;
   bool broken_ = false;
 };

@@ -267,7 +267,7 @@ void Http2Connection::ReceiveData(int32_t stream_id, const char* data, size_t si
   auto* call = static_cast<GrpcCall*>(nghttp2_session_get_stream_user_data(session_, stream_id));
   if (OverUnsent()) {
     owed_window_ += size;
-    writable_due_ = true;
+    windows_held_ = true;
   } else {
     nghttp2_session_consume_connection(session_, size);
   }
@@ -369,7 +369,13 @@ void Http2Connection::ResumeData(GrpcCall& call) {
 
 void Http2Connection::GiveWindow(GrpcCall& call) {
   if (call.owed_window_ == 0) return;
-  if (!call.ended_ && (call.reading_paused_ || call.above_high_ || OverUnsent())) return;
+  if (!call.ended_) {
+    if (call.reading_paused_ || call.above_high_) return;
+    if (OverUnsent()) {
+      windows_held_ = true;
+      return;
+    }
+  }
   nghttp2_session_consume_stream(session_, call.stream_id_, std::exchange(call.owed_window_, 0));
 }
 
