@@ -142,6 +142,8 @@ constexpr ErrorCase kErrors[] = {
     {"alpha", "plugins: [{type: experimental-scorer}]",
      "plugins[0].type: plugin type \"experimental-scorer\" is experimental, allowed with "
      "--allow-experimental-plugins"},
+    {"factory", "plugins: [{type: broken, name: b}]",
+     "plugins[0]: plugin \"b\" could not be made"},
     {"unknown parameter", "plugins: [{type: queue-scorer, parameters: {qeue: 1}}]",
      "plugins[0].parameters.qeue: "},
     {"parameters no map", "plugins: [{type: queue-scorer, parameters: [1]}]",
@@ -191,6 +193,16 @@ constexpr ErrorCase kErrors[] = {
     {"band without priority", "flowControl: {priorityBands: [{maxBytes: 1G}]}",
      "flowControl.priorityBands[0]: a priority band needs a priority"},
     {"negative quantity", "flowControl: {maxBytes: -1}", "flowControl.maxBytes: "},
+    {"negative count", "flowControl: {maxRequests: -1}", "flowControl.maxRequests: "},
+    {"negative quantity of a band", "flowControl: {priorityBands: [{priority: 0, maxRequests: -1}]}",
+     "flowControl.priorityBands[0].maxRequests: "},
+    {"negative ttl without endpoints", "flowControl: {noEndpointRequestTTL: -1s}",
+     "flowControl.noEndpointRequestTTL: "},
+    {"empty reference", "schedulingProfiles: [{name: a, plugins: [{pluginRef: \"\"}]}]",
+     "schedulingProfiles[0].plugins[0].pluginRef: "},
+    {"two handlers of a type",
+     "plugins: [{type: single-profile-handler}, {type: single-profile-handler, name: b}]",
+     "plugins[1]: two profile handlers, \"single-profile-handler\" and \"b\", one is allowed"},
     {"negative ttl", "flowControl: {defaultRequestTTL: -1s}", "flowControl.defaultRequestTTL: "},
     {"undefined source", "dataLayer: {sources: [{pluginRef: x}]}",
      "dataLayer.sources[0].pluginRef: dataLayer.sources refers to undefined plugin \"x\""},
@@ -296,6 +308,9 @@ TEST(Config, DeprecatedPlacesAreHonouredWithAWarning) {
                      "flowControl: {maxRequests: 5k}\n").ok());
   EXPECT_EQ(dynamic_cast<const plugin::Plugin*>(&l.generation->saturation())->name(), "d");
   EXPECT_EQ(l.generation->warnings().size(), 5u);
+  EXPECT_THAT(l.generation->warnings(),
+              ::testing::Contains("plugin type \"old-scorer\" is deprecated: Old name of "
+                                  "queue-scorer."));
   EXPECT_THAT(l.generation->effective_yaml(), ::testing::Not(HasSubstr("\nparser")));
 }
 
@@ -303,6 +318,21 @@ TEST(Config, GatesMayBeSpeltOut) {
   Loader l;
   EXPECT_TRUE(l.LoadRest("featureGates: [flowControl=false, haPopulateNonLeaderDatastore, "
                          "\"haPopulateNonLeaderDatastore= T\"]").ok());
+}
+
+TEST(Config, HooksAreFoundInTheDocumentsOrder) {
+  Loader l;
+  ASSERT_TRUE(l.LoadRest("plugins: [{type: agent-identity, name: second}, {type: reply-watcher}, "
+                         "{type: agent-identity, name: first}, {type: header-setter}]").ok());
+  ASSERT_EQ(l.generation->header_processors().size(), 2u);
+  EXPECT_EQ(l.generation->header_processors()[0].plugin, 0u);
+  EXPECT_EQ(l.generation->header_processors()[1].plugin, 2u);
+  ASSERT_EQ(l.generation->response_processors().size(), 1u);
+  EXPECT_EQ(l.generation->response_processors()[0].plugin, 1u);
+  EXPECT_EQ(l.generation->pre_requests().size(), 1u);
+  EXPECT_NE(l.generation->agent_identity_slot().index, plugin::kNoSlot);
+  ASSERT_TRUE(l.LoadRest("plugins: [{type: reply-watcher}]").ok());
+  EXPECT_EQ(l.generation->agent_identity_slot().index, plugin::kNoSlot);
 }
 
 TEST(Config, ExperimentalPluginsNeedTheFlag) {

@@ -374,7 +374,11 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(std::move(alpha));
   plugin::PluginType old = Simple<ColumnScorer>("old-scorer", false);
   old.stability = plugin::Stability::kDeprecated;
+  old.help = "Old name of queue-scorer.";
   catalogue.Add(std::move(old));
+  catalogue.Add(Custom("broken", [](PluginContext&, const StringParams&) {
+    return std::unique_ptr<plugin::Plugin>();
+  }));
   catalogue.AddNotBuilt("latency-scorer");
   catalogue.AddNotBuilt("precise-prefix-cache-producer");
   catalogue.AddNotBuilt("anthropic-parser");

@@ -28,7 +28,8 @@ namespace llmd::director::testing {
 // (waits until *ready or 10 ms at a time, 100 ms at most, and then says that endpoint 0 holds the
 // prompt), header-setter (a PreRequest that sets x-target to the endpoint's port and, once,
 // x-first), reply-watcher (a response processor: see *watched), label-filter (keeps endpoints 0 to
-// *keep); experimental-scorer is alpha, old-scorer deprecated; latency-scorer and
+// *keep), broken (cannot be made); experimental-scorer is alpha, old-scorer deprecated;
+// latency-scorer and
 // precise-prefix-cache-producer are not built.
 const plugin::Catalogue& TestCatalogue();
 

@@ -148,7 +148,9 @@ const plugin::PluginType* GenerationBuilder::CheckType(const Spec& spec) {
     return nullptr;
   }
   if (found->stability == plugin::Stability::kDeprecated) {
-    out_->warnings_.push_back(Concat("plugin type \"", type, "\" is deprecated"));
+    // The sentence of help names what to use in its place.
+    out_->warnings_.push_back(Concat("plugin type \"", type, "\" is deprecated",
+                                     found->help.empty() ? "" : ": ", found->help));
   }
   return found;
 }

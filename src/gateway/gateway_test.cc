@@ -87,6 +87,28 @@ bool Eventually(Condition condition) {
   return true;
 }
 
+// Lets every request wait 30 ms, tells the engine so and the client which status it had.
+struct SlowHook : plugin::Plugin,
+                  plugin::DataProducer,
+                  plugin::PreRequest,
+                  plugin::ResponseProcessor {
+  base::Status Produce(plugin::RequestContext& r, std::span<const plugin::EndpointNumber>) override {
+    const base::TimePoint ready = r.received_at + std::chrono::milliseconds(30);
+    if (r.now < ready) r.wait_until = ready;
+    return base::OkStatus();
+  }
+  base::Status OnRouted(plugin::RequestContext& r, const plugin::SchedulingResult&,
+                        plugin::BookingList*) override {
+    const bool waited = r.now >= r.received_at + std::chrono::milliseconds(30);
+    r.SetHeader("x-waited", waited ? "yes" : "no");
+    return base::OkStatus();
+  }
+  void OnResponseHead(plugin::RequestContext& r, const plugin::ResponseHead& head,
+                      plugin::HeaderEdits* to_client) override {
+    to_client->Set(*r.arena, "x-fields", std::to_string(head.headers.size()));
+  }
+};
+
 class GatewayTest : public ::testing::Test {
  protected:
   // Starts a gateway over the engines, one worker, ports of the kernel's choice.
@@ -489,6 +511,65 @@ TEST_F(GatewayTest, MultipartUploadsAreRoutedByModelAndStreamThrough) {
   client.Send(end);
   const auto response = client.ReadResponse();
   EXPECT_EQ(response.body, std::to_string(begin.size() + file.size() + end.size()));
+}
+
+constexpr std::string_view kSlowHookConfig =
+    "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n"
+    "plugins: [{type: slow-hook}, {type: queue-scorer}]\n";
+
+TEST_F(GatewayTest, RequestsMayWaitForAPluginAndCarryItsHeaders) {
+  catalogue_.Add({.type = "slow-hook", .factory = [](plugin::PluginContext&) {
+                    return std::make_unique<SlowHook>();
+                  }});
+  ScriptedEngine engine("a");
+  Start({&engine}, [](GatewayOptions& o) { o.config_text = kSlowHookConfig; });
+  BlockingClient client(gateway_->port());
+  for (int i = 0; i < 2; ++i) {  // the relay is used again
+    client.Send(PostRequest("/v1/chat/completions", kChat));
+    const auto response = client.ReadResponse();
+    EXPECT_EQ(response.status, 200);
+    EXPECT_THAT(response.head, HasSubstr("x-fields: "));
+    EXPECT_THAT(response.head, ::testing::Not(HasSubstr("x-fields: 0")));
+  }
+  ASSERT_EQ(engine.seen().size(), 2u);
+  EXPECT_EQ(engine.seen()[1].fields.find("x-waited")->second, "yes");
+  EXPECT_EQ(engine.seen()[1].body, kChat);
+}
+
+TEST_F(GatewayTest, AnUploadThatIsDecidedEarlyArrivesWholeAfterAWait) {
+  catalogue_.Add({.type = "slow-hook", .factory = [](plugin::PluginContext&) {
+                    return std::make_unique<SlowHook>();
+                  }});
+  ScriptedEngine engine("a", [](net::ServerExchange& exchange, const ScriptedEngine::Seen& seen) {
+    exchange.Respond(200, "text/plain", std::to_string(seen.body.size()));
+  });
+  Start({&engine}, [](GatewayOptions& o) { o.config_text = kSlowHookConfig; });
+  for (const size_t bytes : {size_t{10}, size_t{3'000'000}}) {
+    BlockingClient client(gateway_->port());
+    client.Send(base::Concat("POST /v1/other HTTP/1.1\r\nHost: a\r\nContent-Length: ",
+                             std::to_string(bytes), "\r\n\r\n"));
+    client.Send(std::string(bytes / 2, 'a'));
+    client.Send(std::string(bytes - bytes / 2, 'b'));
+    EXPECT_EQ(client.ReadResponse().body, std::to_string(bytes));
+  }
+}
+
+TEST_F(GatewayTest, AClientMayLeaveWhileItsRequestWaits) {
+  catalogue_.Add({.type = "slow-hook", .factory = [](plugin::PluginContext&) {
+                    return std::make_unique<SlowHook>();
+                  }});
+  ScriptedEngine engine("a");
+  Start({&engine}, [](GatewayOptions& o) { o.config_text = kSlowHookConfig; });
+  for (int i = 0; i < 3; ++i) {
+    BlockingClient client(gateway_->port());
+    client.Send(PostRequest("/v1/chat/completions", kChat));
+    client.Close();
+  }
+  EXPECT_TRUE(Eventually([&] {
+    return Metric(R"(llmd_client_aborts_total{stage="before_decision"})") == 3;
+  }));
+  EXPECT_TRUE(NothingInFlight());
+  EXPECT_TRUE(engine.seen().empty());
 }
 
 TEST_F(GatewayTest, DrainingFinishesWhatIsUnderWay) {

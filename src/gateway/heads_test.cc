@@ -111,6 +111,21 @@ TEST(ClientHead, KeepsTheEnginesFieldsAndAddsTheRequestId) {
             "HTTP/1.1 200 OK\r\nX-Request-Id: engine\r\n");
 }
 
+TEST(ClientHead, SetHeadersReplaceTheEngines) {
+  base::BufferPool buffers;
+  wire::ResponseHead engine;
+  wire::HeadParser parser;
+  ASSERT_EQ(parser.ParseResponse("HTTP/1.1 200 OK\r\nX-Session-Token: old\r\nserver: uvicorn\r\n"
+                                 "content-length: 3\r\n\r\n",
+                                 engine, false),
+            wire::ParseState::kDone);
+  const std::string value(3000, 'v');
+  const plugin::Header set[] = {{"x-session-token", "new"}, {"x-long", value}};
+  EXPECT_EQ(WriteClientHead(engine, "id-1", set, buffers).view(),
+            "HTTP/1.1 200 OK\r\nserver: uvicorn\r\nx-session-token: new\r\nx-long: " + value +
+                "\r\nx-request-id: id-1\r\n");
+}
+
 TEST(ControlHeader, AreTheGatewaysOwn) {
   EXPECT_TRUE(IsControlHeader("X-Gateway-Destination-Endpoint"));
   EXPECT_TRUE(IsControlHeader("x-slo-ttft-ms"));

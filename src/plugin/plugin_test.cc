@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "base/check.h"
 #include "plugin/catalogue.h"
 #include "plugin/keys.h"
@@ -59,6 +61,56 @@ TEST(Candidates, KeepIfKeepsTheOrder) {
   candidates.KeepIf([](EndpointNumber n) { return n % 2 == 1; });
   ASSERT_EQ(candidates.numbers.size(), 3u);
   EXPECT_EQ(candidates.numbers[2], 5u);
+}
+
+TEST(HeaderEdits, SetOrReplaceAndAreCopied) {
+  base::Arena arena;
+  HeaderEdits edits;
+  EXPECT_TRUE(edits.headers().empty());
+  {
+    std::string name = "X-Session-Token", value = "one";
+    EXPECT_TRUE(edits.Set(arena, name, value));
+    name = value = "gone";
+  }
+  EXPECT_TRUE(edits.Set(arena, "b", ""));
+  EXPECT_TRUE(edits.Set(arena, "x-session-token", "two\twords"));
+  ASSERT_EQ(edits.size(), 2u);
+  EXPECT_EQ(edits.headers()[0].name, "X-Session-Token");
+  EXPECT_EQ(edits.headers()[0].value, "two\twords");
+  edits.Truncate(5);
+  EXPECT_EQ(edits.size(), 2u);
+  edits.Truncate(1);
+  EXPECT_EQ(edits.size(), 1u);
+}
+
+TEST(HeaderEdits, RefuseWhatCannotStandInAHead) {
+  base::Arena arena;
+  HeaderEdits edits;
+  EXPECT_FALSE(edits.Set(arena, "", "x"));
+  EXPECT_FALSE(edits.Set(arena, "a", "x\r\nb: y"));
+  EXPECT_FALSE(edits.Set(arena, "a\n", "x"));
+  EXPECT_FALSE(edits.Set(arena, "a", std::string_view("\0", 1)));
+  EXPECT_EQ(edits.size(), 0u);
+  for (size_t i = 0; i < HeaderEdits::kMax; ++i) {
+    EXPECT_TRUE(edits.Set(arena, "h" + std::to_string(i), "v"));
+  }
+  EXPECT_FALSE(edits.Set(arena, "one-more", "v"));
+  EXPECT_TRUE(edits.Set(arena, "H3", "w")) << "one that is there may still change";
+  EXPECT_EQ(edits.headers()[3].value, "w");
+}
+
+TEST(MetadataList, TheLastValueCountsAndItIsBounded) {
+  MetadataList list;
+  for (int64_t i = 0; i < static_cast<int64_t>(kMetadataNumbersMax) - 1; ++i) {
+    EXPECT_TRUE(list.Set({.name_space = "a", .name = std::string_view("0123456789abcdef").substr(
+                              static_cast<size_t>(i), 1), .value = i}));
+  }
+  EXPECT_TRUE(list.Set({.name_space = "b", .name = "0", .value = 7}));
+  EXPECT_TRUE(list.Set({.name_space = "a", .name = "0", .value = 8}));
+  EXPECT_FALSE(list.Set({.name_space = "c", .name = "0", .value = 9}));
+  ASSERT_EQ(list.items().size(), kMetadataNumbersMax);
+  EXPECT_EQ(list.items()[0].value, 8);
+  EXPECT_EQ(list.items().back().value, 7);
 }
 
 TEST(BookingList, IsBounded) {
