@@ -208,13 +208,15 @@ class EppBench:
                 progress(f"{profile} profile, {endpoints} endpoints: {who}, "
                          f"round {number + 1} of {self.gauge.rounds}")
                 picker = self.start(who, profile, engines.ports)
-                self.add(MEMORY_START, who, picker.resident_mib())
+                if MEMORY_START in others:
+                    self.add(MEMORY_START, who, picker.resident_mib())
                 for row in rows:
                     run = self.load(row.name, who, picker, self.flags(row.kilobytes, row.streams))
                     self.add(row.name, who, self.cpu_ms(run, picker))
                     self.notes[row.name, who] = f"{self.rate(run):.0f}"
                 self.other_loads(who, picker, others)
-                self.add(MEMORY_LOAD, who, picker.resident_mib())
+                if MEMORY_LOAD in others:
+                    self.add(MEMORY_LOAD, who, picker.resident_mib())
                 self.stand.end(picker)
             order.append(order.pop(0))
         self.stand.end(engines)

@@ -200,12 +200,11 @@ class Stand:
         path = self.folder / f"{name}-{port}.yaml"
         path.write_text(config)
         metrics = f"http://127.0.0.1:{port + 2}/metrics"
-        server = self.start(name, [*program, "--pool-name", "bench", "--pool-namespace",
-                                          "default", "--config-file", path, "--grpc-port", port,
-                                          "--grpc-health-port", port + 1, "--metrics-port",
-                                          port + 2, "--secure-serving=false",
-                                          "--metrics-endpoint-auth=false", "--tracing=false"],
-                            f"127.0.0.1:{port}", metrics,
+        command = [*program, "--pool-name", "bench", "--pool-namespace", "default",
+                   "--config-file", path, "--grpc-port", port, "--grpc-health-port", port + 1,
+                   "--metrics-port", port + 2, "--secure-serving=false", "--drain-timeout=1s",
+                   "--metrics-endpoint-auth=false", "--tracing=false"]
+        server = self.start(name, command, f"127.0.0.1:{port}", metrics,
                             {"GOMAXPROCS": "2", "OTEL_TRACES_EXPORTER": "none"})
         server.metrics_url = metrics
         return server
