@@ -1,7 +1,7 @@
 """Runs every test of the project and counts every case; called by ./test.
 
-A runner is one program that reports cases: a gtest binary, an integration test, a benchmark, tidy,
-a fuzz target. Integration tests are executables that print one line per case:
+A runner is one program that reports cases: a gtest binary, the tests of the Rust crate, an
+integration test, a benchmark, tidy, a fuzz target. Integration tests are executables that print one line per case:
     ok NAME | not ok NAME: why | skip NAME: reason
 and anything else freely, which is shown when the case after it fails. They get LLMD (the binary),
 LLMD_ROOT (the tree) and LLMD_TMP (an empty folder, removed afterwards) in the environment. Exit
@@ -29,6 +29,8 @@ FUZZ_SECONDS = 5
 LIMIT_SECONDS = 600
 PEER_LIMIT_SECONDS = 2400
 FAILURE_LINES_MAX = 120
+CRATE = "llmd-text"
+CARGO_HOME = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
 
 START = time.monotonic()
 print_lock = threading.Lock()
@@ -97,6 +99,23 @@ def parse_gtest(output, status, name):
         cases.append(Case(f"{name} {running}", "failed", "\n".join(detail)))
     elif status != 0 and not any(c.outcome == "failed" for c in cases):
         cases.append(Case(name, "failed", f"exit status {status} outside any test\n{output}"))
+    return cases
+
+
+CARGO_LINE = re.compile(r"^test (\S+) \.\.\. (ok|FAILED|ignored(?:, (.+))?)$")
+CARGO_OUTCOME = {"ok": "passed", "FAILED": "failed"}
+CARGO_DETAIL = re.compile(r"^---- (\S+) stdout ----\n(.*?)(?=^---- |^failures:$)", re.M | re.S)
+
+
+def parse_cargo(output, status, name):
+    details = dict(CARGO_DETAIL.findall(output))
+    cases = []
+    for match in filter(None, map(CARGO_LINE.match, output.splitlines())):
+        case, word, reason = match.groups("")
+        outcome = CARGO_OUTCOME.get(word, "skipped")
+        cases.append(Case(f"{name} {case}", outcome, details.get(case, reason).strip()))
+    if not any(case.outcome == "failed" for case in cases) and (status != 0 or not cases):
+        cases.append(Case(name, "failed", f"exit status {status}\n{output}"))
     return cases
 
 
@@ -176,6 +195,24 @@ def fuzz_runner(target, scratch):
                f"-artifact_prefix={crashes}/", "-verbosity=0", found]
     command += sorted((ROOT / "src").glob(f"*/corpus/{target}"))
     return Runner(f"fuzz {target}", command, parse_whole, "fuzz", target=target)
+
+
+def cargo_runner(text):
+    """The crate's own tests, with the library's profile: its dependencies are built already."""
+    cargo = shutil.which("cargo") or shutil.which("cargo", path=CARGO_HOME / "bin") or "cargo"
+    command = [cargo, "test", "--locked", "--release", "--lib", "--manifest-path",
+               ROOT / "rust" / CRATE / "Cargo.toml", "--target-dir", ROOT / "build" / "rust"]
+    command += ["--", "--color=never"]
+    if text and text not in CRATE:
+        command.append(text)
+    return Runner(CRATE, command, parse_cargo, "unit")
+
+
+def listed_crate(text):
+    """Whether the crate has any test for the filter."""
+    sources = (path.read_text() for path in (ROOT / "rust" / CRATE / "src").glob("*.rs"))
+    names = re.findall(r"#\[test\]\s+fn (\w+)", "\n".join(sources))
+    return not text or text in CRATE or any(text in name for name in names)
 
 
 def tidy_runner():
@@ -337,6 +374,8 @@ def release_steps(options, totals):
     if not build("release", ["all"], totals):
         return
     run_all(gtests("release", targets_of("release", "test"), options), totals, JOBS)
+    crate = [cargo_runner(options.filter)] if listed_crate(options.filter) else []
+    run_all(crate, totals, 1)
     alone = [script_runner(p, "integration") for p in scripts("tests") + scripts("tools")]
     alone += [bench_runner(target) for target in targets_of("release", "bench")]
     run_all(wanted(alone, options.filter), totals, 1)
@@ -370,7 +409,7 @@ def peer_steps(options, totals):
 
 
 def list_runners(options):
-    kinds = [("unit", targets_of("release", "test")),
+    kinds = [("unit", targets_of("release", "test") + [CRATE]),
              ("integration", scripts("tests") + scripts("tools")),
              ("benchmark", targets_of("release", "bench")), ("tidy", ["tidy"]),
              ("fuzz", targets_of("asan", "fuzz"))]

@@ -47,6 +47,40 @@ def test_gtest_counts_every_case_once():
     assert cases[2].detail == "no network here", cases[2].detail
 
 
+CARGO = """\
+   Compiling room v0.1.0
+running 3 tests
+test a::works ... ok
+test a::breaks ... FAILED
+test a::waits ... ignored, no network here
+
+failures:
+
+---- a::breaks stdout ----
+thread 'a::breaks' panicked at src/a.rs:3:5:
+left is not right
+
+failures:
+    a::breaks
+
+test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out
+"""
+
+
+def test_cargo_counts_every_case_and_shows_what_failed():
+    cases = testrunner.parse_cargo(CARGO, 101, "room")
+    assert outcomes(cases) == [("room a::works", "passed"), ("room a::breaks", "failed"),
+                               ("room a::waits", "skipped")], cases
+    assert "left is not right" in cases[1].detail and "failures" not in cases[1].detail
+    assert cases[2].detail == "no network here", cases[2].detail
+
+
+def test_cargo_that_does_not_compile_or_runs_nothing_is_a_failure():
+    cases = testrunner.parse_cargo("error[E0659]: ambiguous\n", 101, "room")
+    assert outcomes(cases) == [("room", "failed")] and "E0659" in cases[0].detail
+    assert outcomes(testrunner.parse_cargo("running 0 tests\n", 0, "room")) == [("room", "failed")]
+
+
 def test_gtest_that_dies_fails_the_running_case():
     output = ("[ RUN      ] Room.Works\n[       OK ] Room.Works (0 ms)\n"
               "[ RUN      ] Room.Dies\nboom\n")
