@@ -87,6 +87,7 @@ DirectorCore::DirectorCore(const GenerationSource& g, fleet::Fleet& f, telemetry
       records(r),
       options(std::move(o)),
       attempts_(kAttemptSlots) {
+  if (options.tracer) span_writer = std::make_unique<SpanWriter>();
   scheduler_seconds = m.Histogram(MetricId::kSchedulerE2eSeconds);
   request_processing = m.Histogram(MetricId::kRequestProcessingSeconds);
   response_processing = m.Histogram(MetricId::kResponseProcessingSeconds);

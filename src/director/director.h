@@ -17,6 +17,7 @@
 
 namespace llmd::telemetry {
 class Metrics;
+class Tracer;
 }
 
 namespace llmd::director {
@@ -77,7 +78,8 @@ struct DirectorOptions {
   size_t endpoints_wanted = 1 + kRetriesMax;
   const ObjectsSource* objects = nullptr;  // outlives the director; nullptr: there are none
   scheduling::StageClock clock = nullptr;
-  int64_t (*wall_clock_ns)() = nullptr;  // for the record's time stamp
+  int64_t (*wall_clock_ns)() = nullptr;  // for the record's time stamp and for spans
+  telemetry::Tracer* tracer = nullptr;   // outlives the director; nullptr: no tracing
 };
 
 struct DirectorCore;  // internal: director_core.h

@@ -3,6 +3,7 @@
 
 #include "director/director_testing.h"
 #include "protocol/usage.h"
+#include "telemetry/trace.h"
 #include "wire/sse.h"
 
 namespace llmd::director {
@@ -31,8 +32,8 @@ const plugin::Header kHeaders[] = {{"Host", "gateway:8080"},
 
 // From the head to the end of a plain reply: everything but the sockets. Bodies come in the pieces
 // in which sockets give them.
-void BM_Request(benchmark::State& state) {
-  testing::Bed bed(static_cast<size_t>(state.range(1)), {.clock = Clock});
+void RunRequests(benchmark::State& state, telemetry::Tracer* tracer) {
+  testing::Bed bed(static_cast<size_t>(state.range(1)), {.clock = Clock, .tracer = tracer});
   const std::string body = Body(static_cast<size_t>(state.range(0)));
   const std::string reply =
       R"({"id":"cmpl-1","object":"chat.completion","model":"llama","choices":[{"index":0,)"
@@ -54,8 +55,18 @@ void BM_Request(benchmark::State& state) {
   }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(body.size()));
 }
+void BM_Request(benchmark::State& state) { RunRequests(state, nullptr); }
 BENCHMARK(BM_Request)->Args({1 << 10, 4})->Args({128 << 10, 4})->Args({1 << 10, 100})
     ->Args({1 << 10, 1000});
+
+// The same with tracing on: of a hundred requests, range(2) are sampled.
+void BM_TracedRequest(benchmark::State& state) {
+  telemetry::Tracer tracer({.sampler = telemetry::TraceSampler::Ratio(
+                                static_cast<double>(state.range(2)) / 100, true)});
+  RunRequests(state, &tracer);
+}
+BENCHMARK(BM_TracedRequest)->Args({1 << 10, 4, 0})->Args({1 << 10, 4, 10})
+    ->Args({1 << 10, 4, 100});
 
 constexpr std::string_view kChunk =
     "data: {\"id\":\"chatcmpl-0123456789abcdef\",\"object\":\"chat.completion.chunk\",\"created\":"

@@ -13,6 +13,8 @@
 #include "scheduling/trace.h"
 #include "telemetry/metrics.h"
 #include "telemetry/request_metrics.h"
+#include "telemetry/trace.h"
+#include "wire/protobuf.h"
 
 namespace llmd::director {
 
@@ -72,6 +74,12 @@ struct DirectorCore {
 
   size_t active = 0;    // sessions between their head and their end
   size_t retrying = 0;  // of these, on their second or later attempt
+
+  struct SpanWriter {
+    base::BufferPool pool{1 << 20};
+    wire::ProtoWriter writer{&pool};
+  };
+  std::unique_ptr<SpanWriter> span_writer;  // with a tracer only
 
   telemetry::HistogramHandle scheduler_seconds, request_processing, response_processing;
   telemetry::CounterHandle recorded, overwritten, replies_unread;

@@ -118,8 +118,11 @@ namespace {
 
 Decision DecideTimed(SessionState& s) {
   const base::TimePoint begin = s.core.Clock();
+  if (s.spans) TraceDecisionBegin(s, begin);
   const Decision decision = Decide(s, begin);
-  const base::Duration took = s.core.Clock() - begin;
+  const base::TimePoint end = s.core.Clock();
+  if (s.spans) TraceDecisionEnd(s, end);
+  const base::Duration took = end - begin;
   const int64_t so_far = s.record.decision_ns + took.count();
   s.record.decision_ns = static_cast<uint32_t>(std::min<int64_t>(so_far, UINT32_MAX));
   CopyCut(s.context.incoming_model, s.record.model, kRecordModelBytes);
@@ -150,6 +153,7 @@ BodyPolicy Session::OnHead(const RequestHead& head, base::TimePoint now) {
   c.body = &s.request;
   c.attributes = plugin::Attributes(s.arena->NewSpan<const void*>(s.generation().slot_count()));
   ReadControlHeaders(s);
+  if (s.core.options.tracer) BeginTrace(s);
   CopyCut(head.request_id, s.record.request_id, kRecordIdBytes);
   s.record.generation = s.generation().number();
   if (s.core.options.wall_clock_ns) s.record.received_unix_ns = s.core.options.wall_clock_ns();

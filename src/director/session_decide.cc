@@ -399,7 +399,8 @@ Decision Decide(SessionState& s, base::TimePoint begin) {
              .sink = s.hold,
              .handler_plugin = s.generation().handler_plugin(),
              .border = begin,
-             .keep_scores = true};
+             .keep_scores = true,
+             .keep_runs = s.spans != nullptr};
   for (; s.stage < std::size(kStages); ++s.stage) {
     if (const StageResult reply = kStages[s.stage](s)) return Refuse(s, *reply);
     if (s.context.wait_until != base::TimePoint{}) return Wait(s);
@@ -436,6 +437,7 @@ Decision Send(SessionState& s) {
 Decision Refuse(SessionState& s, const Reply& reply) {
   s.phase = Phase::kReplied;
   s.status = reply.http_status;
+  if (s.spans) s.spans->refusal = reply.message;
   return {.kind = Decision::Kind::kReply, .forward = {}, .reply = reply};
 }
 

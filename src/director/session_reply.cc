@@ -231,6 +231,7 @@ void Finish(SessionState& s, Termination why, uint64_t response_bytes) {
   if (s.chunks > 0) r.ttft_us = micros(s.first_byte_at - s.context.received_at);
   if (s.core.records.Push(w, &r)) s.core.overwritten.Add(w);
   s.core.recorded.Add(w);
+  if (s.spans) EndTrace(s, why);
 }
 
 }  // namespace llmd::director

@@ -17,6 +17,21 @@ namespace llmd::director {
 
 enum class Phase : uint8_t { kNew, kBody, kWaiting, kForwarded, kReplied, kRelaying, kEnded };
 
+// What becomes the spans of a sampled request. Times are Unix nanoseconds unless they say otherwise.
+struct SpanLog {
+  telemetry::TraceContext context;  // of gateway.request; the engine's parent
+  uint64_t parent_id = 0;
+  std::string_view trace_state;
+  base::Random ids{0};
+  // A reading of the wall clock and of the stage clock at the same moment.
+  int64_t anchor_ns = 0;
+  base::TimePoint anchor{};
+  bool decided = false;  // or about to be
+  bool decision_failed = false;
+  int64_t decision_begin_ns = 0, decision_end_ns = 0;
+  std::string_view refusal;  // message of a reply of our own
+};
+
 struct SessionState {
   SessionState(DirectorCore& c, std::unique_ptr<base::Arena> a) : core(c), arena(std::move(a)) {
     context.arena = arena.get();
@@ -56,6 +71,7 @@ struct SessionState {
   size_t headers_before_route = 0;  // what OnRouted plugins set stands behind them
   bool routed = false;              // OnRouted was called: OnResponseEnd is due
   scheduling::Trace trace;
+  SpanLog* spans = nullptr;  // of a sampled request
 
   // Attempts.
   uint32_t retries = 0;        // that cost budget
@@ -111,6 +127,15 @@ telemetry::ErrorCode ErrorCodeOf(int http_status);
 void BeginReply(SessionState& s, const plugin::ResponseHead& head);
 Forward::Splice ReadReply(SessionState& s, std::string_view bytes);
 void Finish(SessionState& s, Termination why, uint64_t response_bytes);
+
+// session_trace.cc. With a tracer: joins the caller's trace or begins one, decides whether the
+// request is sampled, and sets what the engine is to get.
+void BeginTrace(SessionState& s);
+// Of a sampled request: around every Decide, which began at `begin` on the stage clock.
+void TraceDecisionBegin(SessionState& s, base::TimePoint begin);
+void TraceDecisionEnd(SessionState& s, base::TimePoint end);
+// Of a sampled request at its end: encodes the spans and hands them on.
+void EndTrace(SessionState& s, Termination why);
 
 // The attempt towards endpoints[0] failed: enough of these eject it.
 void ReportFailure(SessionState& s);

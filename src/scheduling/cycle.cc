@@ -86,7 +86,12 @@ void RunScorers(const Profile& profile, RequestContext& request,
     stages(ExtensionPoint::kScorer, step.plugin,
            [&] { step.scorer->Score(request, candidates, scores); });
     Combine(scores, step.weight, totals);
-    if (keep) kept[s] = {.plugin = step.plugin, .weight = step.weight, .scores = scores};
+    if (keep) {
+      kept[s] = {.plugin = step.plugin,
+                 .weight = step.weight,
+                 .scores = scores,
+                 .end = trace->border};
+    }
   }
   if (keep) {
     trace->scored = candidates;
@@ -152,6 +157,41 @@ bool ValidPick(std::span<const EndpointNumber> candidates, std::span<const Score
   return true;
 }
 
+// Notes how far a profile's run has come; does nothing when runs are not kept.
+class RunNotes {
+ public:
+  RunNotes(Trace* trace, const Profile& profile, size_t candidates) : trace_(trace) {
+    if (!trace || !trace->keep_runs) return;
+    const base::TimePoint t = trace->border;
+    trace->runs = {trace->runs.data(), trace->runs.size() + 1};
+    run_ = &trace->runs.back();
+    *run_ = {.profile = profile.name, .begin = t, .filtered = t, .scored = t, .ordered = t,
+             .picked = t, .candidates = candidates};
+  }
+  void Filtered(size_t left) {
+    if (!run_) return;
+    run_->left = left;
+    run_->filtered = run_->scored = run_->ordered = run_->picked = trace_->border;
+  }
+  void Scored(bool any) {
+    if (!run_) return;
+    if (any && trace_->keep_scores) run_->scorers = trace_->scorers;
+    run_->scored = run_->ordered = run_->picked = trace_->border;
+  }
+  void Ordered() {
+    if (run_) run_->ordered = run_->picked = trace_->border;
+  }
+  void Picked(std::span<const ScoredCandidate> totals) {
+    if (!run_) return;
+    run_->picked = trace_->border;
+    run_->totals = totals;
+  }
+
+ private:
+  Trace* const trace_;
+  ProfileTrace* run_ = nullptr;
+};
+
 std::string NothingLeft(std::string_view profile) {
   std::string text = "no endpoints available for the given request";
   if (!profile.empty()) text.append(" (profile ").append(profile).append(")");
@@ -166,11 +206,13 @@ ProfileResult RunProfile(const Profile& profile, RequestContext& request,
   Stages stages(trace);
   base::Arena& arena = *request.arena;
   ProfileResult result{.profile = profile.name, .endpoints = {}, .ran = true};
+  RunNotes notes(trace, profile, candidates.size());
 
   // Filter.
   plugin::Candidates left{Uninitialised<EndpointNumber>(arena, candidates.size())};
   std::copy(candidates.begin(), candidates.end(), left.numbers.begin());
   result.empty_means = RunFilters(profile, request, left, stages);
+  notes.Filtered(left.numbers.size());
   // Now `left` holds what every filter keeps, ascending.
   if (left.numbers.empty()) return result;
 
@@ -178,6 +220,7 @@ ProfileResult RunProfile(const Profile& profile, RequestContext& request,
   std::span<ScoredCandidate> scored = Uninitialised<ScoredCandidate>(arena, left.numbers.size());
   for (size_t i = 0; i < scored.size(); ++i) scored[i] = {left.numbers[i], 0.0};
   RunScorers(profile, request, left.numbers, scored, trace, stages);
+  notes.Scored(!profile.scorers.empty());
   // Now scored[i] is left.numbers[i] with its weighted sum; each part was within [0, 1].
 
   // Order for ties.
@@ -187,6 +230,7 @@ ProfileResult RunProfile(const Profile& profile, RequestContext& request,
   }
   if (scored.size() > kInsertionMax)
     stages.Skip();  // fewer are ordered in less than a reading takes
+  notes.Ordered();
   // Now equal scores stand in the order in which they should win.
 
   // Pick.
@@ -194,6 +238,7 @@ ProfileResult RunProfile(const Profile& profile, RequestContext& request,
       std::min(scored.size(), std::max(endpoints_wanted, profile.picker->endpoint_count()));
   stages(ExtensionPoint::kPicker, profile.picker_plugin,
          [&] { profile.picker->Pick(request, scored, wanted); });
+  notes.Picked(scored);
   if (kValidate && !ValidPick(left.numbers, scored, wanted)) {
     LLMD_BUG("a picker chose twice or invented an endpoint");
     return result;
@@ -213,6 +258,9 @@ base::Result<plugin::SchedulingResult> Schedule(const plugin::ProfileHandler& ha
   const uint32_t handler_plugin = trace ? trace->handler_plugin : 0;
   const std::span<ProfileResult> results = request.arena->NewSpan<ProfileResult>(profiles.size());
   for (size_t i = 0; i < profiles.size(); ++i) results[i].profile = profiles[i].name;
+  if (trace && trace->keep_runs) {
+    trace->runs = request.arena->NewSpan<ProfileTrace>(profiles.size()).first(0);
+  }
 
   while (true) {
     const std::optional<size_t> next = stages(ExtensionPoint::kProfilePicker, handler_plugin,

@@ -44,6 +44,17 @@ struct ScorerTrace {
   uint32_t plugin;
   double weight;
   std::span<const double> scores;
+  base::TimePoint end{};  // where the next one began
+};
+
+// One run of a profile, for spans. Times are readings of the stage clock, each the end of what is
+// named; a stage that was not reached has the time of the one before.
+struct ProfileTrace {
+  std::string_view profile;
+  base::TimePoint begin{}, filtered{}, scored{}, ordered{}, picked{};
+  size_t candidates = 0, left = 0;  // before and after the filters
+  std::span<const ScorerTrace> scorers;
+  std::span<const plugin::ScoredCandidate> totals;  // weighted sums of all that were left
 };
 
 struct Trace {
@@ -51,10 +62,12 @@ struct Trace {
   StageSink* sink = nullptr;
   uint32_t handler_plugin = 0;  // index of the profile handler, for the sink
   base::TimePoint border{};     // end of the last stage; the next one begins here
-  bool keep_scores = false;  // fill the spans below (arena memory)
+  bool keep_scores = false;  // fill the two spans below (arena memory)
+  bool keep_runs = false;    // fill `runs` (arena memory)
 
   std::span<const plugin::EndpointNumber> scored;  // candidates after the last profile's filters
   std::span<const ScorerTrace> scorers;
+  std::span<ProfileTrace> runs;  // in the order in which profiles ran
 };
 
 }  // namespace llmd::scheduling

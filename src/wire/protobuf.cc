@@ -206,11 +206,10 @@ void ProtoWriter::RawVarint(uint64_t value) {
   at_[bytes - 1] = static_cast<char>(value);
 }
 
-void ProtoWriter::Double(uint32_t number, double value) {
-  Reserve(sizeof(uint64_t));
-  const auto bits = std::bit_cast<uint64_t>(value);
-  at_ -= sizeof(bits);
-  for (size_t i = 0; i < sizeof(bits); ++i) at_[i] = static_cast<char>(bits >> (8 * i));
+void ProtoWriter::Fixed64(uint32_t number, uint64_t value) {
+  Reserve(sizeof(value));
+  at_ -= sizeof(value);
+  for (size_t i = 0; i < sizeof(value); ++i) at_[i] = static_cast<char>(value >> (8 * i));
   Tag(number, ProtoWire::kFixed64);
 }
 

@@ -158,7 +158,8 @@ class ProtoWriter {
     RawVarint(value);
     Tag(number, ProtoWire::kVarint);
   }
-  void Double(uint32_t number, double value);
+  void Fixed64(uint32_t number, uint64_t value);
+  void Double(uint32_t number, double value) { Fixed64(number, std::bit_cast<uint64_t>(value)); }
   void Bytes(uint32_t number, std::string_view bytes);
   // Leaves an empty one out, which is the same for a field that is not repeated or in a oneof.
   void BytesIfAny(uint32_t number, std::string_view bytes) {
