@@ -33,6 +33,7 @@
 #include "plugins/profile_handler/single_profile_handler.h"
 #include "plugins/request_header/agent_identity.h"
 #include "plugins/response/destination_endpoint_served_verifier.h"
+#include "plugins/response/request_attribute_reporter.h"
 #include "plugins/saturation/concurrency_detector.h"
 #include "plugins/saturation/utilization_detector.h"
 #include "plugins/scorer/active_request_scorer.h"
@@ -80,7 +81,6 @@ constexpr std::string_view kNotBuilt[] = {
     "predicted-latency-producer",
     "mm-embeddings-cache-producer",
     "p2p-source-producer",
-    "request-attribute-reporter",
     // admission and flow control
     "latency-slo-admitter",
     "probabilistic-admitter",
@@ -169,6 +169,7 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::WeightedRandomPickerType());
 
   // What is done with the reply.
+  catalogue.Add(plugins::RequestAttributeReporterType());
   catalogue.Add(plugins::DestinationEndpointServedVerifierType());
 
   for (std::string_view type : kNotBuilt) catalogue.AddNotBuilt(type);
