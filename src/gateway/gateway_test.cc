@@ -92,7 +92,8 @@ struct SlowHook : plugin::Plugin,
                   plugin::DataProducer,
                   plugin::PreRequest,
                   plugin::ResponseProcessor {
-  base::Status Produce(plugin::RequestContext& r, std::span<const plugin::EndpointNumber>) override {
+  base::Status Produce(plugin::RequestContext& r,
+                       std::span<const plugin::EndpointNumber>) override {
     const base::TimePoint ready = r.received_at + std::chrono::milliseconds(30);
     if (r.now < ready) r.wait_until = ready;
     return base::OkStatus();
