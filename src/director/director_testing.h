@@ -26,10 +26,10 @@ namespace llmd::director::testing {
 // (parameter other: a plugin it points to), circular-producer (parameters reads, key),
 // agent-identity (a header processor: the header x-agent, "bad" is refused), waiting-producer
 // (waits until *ready or 10 ms at a time, 100 ms at most, and then says that the first
-// candidate holds the prompt), header-setter (a PreRequest that sets x-target to the endpoint's port and, once,
-// x-first), reply-watcher (a response processor: see *watched), label-filter (keeps endpoints from
-// number *keep on), broken (cannot be made); experimental-scorer is alpha, old-scorer deprecated;
-// latency-scorer and precise-prefix-cache-producer are not built.
+// candidate holds the prompt), header-setter (a PreRequest that sets x-target to the endpoint's
+// port and, once, x-first), reply-watcher (a response processor: see *watched), label-filter (keeps
+// endpoints from number *keep on), broken (cannot be made); experimental-scorer is alpha,
+// old-scorer deprecated; latency-scorer and precise-prefix-cache-producer are not built.
 const plugin::Catalogue& TestCatalogue();
 
 // What the plugins above look at.
