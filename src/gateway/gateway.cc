@@ -162,9 +162,14 @@ base::Status Gateway::Impl::BeginWorkers(std::shared_ptr<net::TlsServerContext> 
   auto address = runtime::SocketAddress::Parse(options.listen);
   if (!address) return address.error().WithContext("--listen");
   runtime::WorkerPool& workers = host.workers();
+  std::vector<net::HttpServer*> servers;
   for (size_t i = 0; i < states.size(); ++i) {
     states[i].server = std::make_unique<net::HttpServer>(workers.loop(i), *states[i].door,
                                                          ServerOptions(options, tls));
+    servers.push_back(states[i].server.get());
+  }
+  for (size_t i = 0; i < states.size(); ++i) {
+    states[i].server->ShareWith(servers);
     auto bound = states[i].server->Listen(*address);
     if (!bound) {
       return bound.error().WithContext(base::Concat(

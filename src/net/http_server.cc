@@ -16,6 +16,8 @@ namespace {
 
 constexpr size_t kSpareExchangesMax = 64;  // about 6 KiB each
 constexpr base::Duration kAcceptRetry = std::chrono::milliseconds(100);
+// The shortest time over which a loop's busy share says something: many turns even of a slow one.
+constexpr base::Duration kBusyWindow = std::chrono::milliseconds(100);
 constexpr std::string_view kFullResponse =
     "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n"
     "Connection: close\r\n\r\n";
@@ -69,7 +71,7 @@ class HttpServer::Impl::Listener final : public runtime::IoHandler {
                          SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd >= 0) {
         auto peer = runtime::SocketAddress::From(reinterpret_cast<sockaddr*>(&storage), size);
-        server_.Adopt(fd, peer ? *peer : runtime::SocketAddress());
+        server_.impl_->Place(fd, peer ? *peer : runtime::SocketAddress());
         continue;
       }
       if (errno == ECONNABORTED || errno == EINTR || errno == EPROTO) continue;
@@ -180,30 +182,72 @@ base::Result<uint16_t> HttpServer::Listen(const runtime::SocketAddress& address)
 
 void HttpServer::StopListening() { impl_->listeners.clear(); }
 
+void HttpServer::ShareWith(const std::vector<HttpServer*>& servers,
+                           const PlacementPolicy& policy) {
+  impl_->placement = policy;
+  for (HttpServer* server : servers) {
+    impl_->sharers.push_back({server->impl_.get(), server->impl_->loop.busy(), {}});
+  }
+}
+
 void HttpServer::Adopt(int fd, const runtime::SocketAddress& peer) {
-  Impl& impl = *impl_;
-  if (impl.connection_count >= impl.options.connections_max || impl.draining) {
-    ++impl.stats.refused_full;
-    if (!impl.options.tls) {
+  ++impl_->connection_count;
+  impl_->Adopt(fd, peer);
+}
+
+void HttpServer::Impl::LookAtLoads() {
+  const base::Duration since = loop.now() - looked_at;
+  const bool again = since >= kBusyWindow;
+  if (again) looked_at = loop.now();
+  for (Sharer& sharer : sharers) {
+    sharer.load.connections = sharer.server->connection_count.load(std::memory_order_relaxed);
+    if (!again) continue;
+    const base::Duration busy = sharer.server->loop.busy();
+    sharer.load.busy_share = base::ToSeconds(busy - sharer.busy) / base::ToSeconds(since);
+    sharer.busy = busy;
+  }
+}
+
+void HttpServer::Impl::Place(int fd, const runtime::SocketAddress& peer) {
+  Impl* server = this;
+  if (!sharers.empty()) {
+    LookAtLoads();
+    server = sharers[PlaceConnection(sharers, placement, &Sharer::load)].server;
+  }
+  ++server->connection_count;
+  if (server == this) {
+    Adopt(fd, peer);
+    return;
+  }
+  server->loop.Post([server, peer, held = runtime::OwnedFd(fd)]() mutable {
+    server->Adopt(held.Take(), peer);
+  });
+}
+
+// The connection is counted already.
+void HttpServer::Impl::Adopt(int fd, const runtime::SocketAddress& peer) {
+  const auto refuse = [this] {
+    ++stats.refused_full;
+    --connection_count;
+    FinishDrainIfIdle();
+  };
+  if (connection_count > options.connections_max || draining) {
+    if (!options.tls) {
       [[maybe_unused]] ssize_t n =
           ::send(fd, kFullResponse.data(), kFullResponse.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
     }
     ::close(fd);
-    return;
+    return refuse();
   }
-  auto connection = std::make_unique<ServerConnection>(impl, peer, ++impl.last_connection_id);
-  auto stream = impl.options.tls ? impl.options.tls->NewStream(impl.loop, fd, *connection)
-                                 : runtime::NewTcpStream(impl.loop, fd, *connection);
-  if (!stream) {
-    ++impl.stats.refused_full;
-    return;
-  }
-  ++impl.stats.accepted;
-  ++impl.connection_count;
+  auto connection = std::make_unique<ServerConnection>(*this, peer, ++last_connection_id);
+  auto stream = options.tls ? options.tls->NewStream(loop, fd, *connection)
+                            : runtime::NewTcpStream(loop, fd, *connection);
+  if (!stream) return refuse();
+  ++stats.accepted;
   connection->Attach(*std::move(stream));
-  connection->next_ = impl.connections;
-  if (impl.connections) impl.connections->previous_ = connection.get();
-  impl.connections = connection.release();
+  connection->next_ = connections;
+  if (connections) connections->previous_ = connection.get();
+  connections = connection.release();
 }
 
 void HttpServer::Drain(base::Duration limit, std::move_only_function<void()> done) {

@@ -29,6 +29,7 @@
 #include "base/buffer.h"
 #include "base/status.h"
 #include "base/time.h"
+#include "net/placement.h"
 #include "runtime/loop.h"
 #include "runtime/socket.h"
 #include "wire/http1.h"
@@ -224,13 +225,16 @@ class HttpServer {
   // the port (of interest when 0 was asked for). May be called for several addresses.
   base::Result<uint16_t> Listen(const runtime::SocketAddress& address);
   void StopListening();
+  // Makes `servers`, this one among them, which answer alike on loops of their own, share what they
+  // accept as net/placement.h says. Before Listen; they are destroyed after their loops stopped.
+  void ShareWith(const std::vector<HttpServer*>& servers, const PlacementPolicy& policy = {});
   // Takes a connected socket, as if it had been accepted.
   void Adopt(int fd, const runtime::SocketAddress& peer);
   // Stops listening, closes idle connections, ends the others after their present exchange; what is
   // left after `limit` is aborted. `done` runs on the loop when no connection is left.
   void Drain(base::Duration limit, std::move_only_function<void()> done);
 
-  size_t connection_count() const;
+  size_t connection_count() const;  // thread-safe; with those on their way from another server
   size_t active_exchange_count() const;
   const HttpServerStats& stats() const;
   const HttpServerOptions& options() const;

@@ -7,7 +7,9 @@
 // connection.
 #pragma once
 
+#include <atomic>
 #include <memory>
+#include <vector>
 
 #include "net/http_server.h"
 #include "net/in_buffer.h"
@@ -35,8 +37,19 @@ struct HttpServer::Impl {
 
   class Listener;
   std::vector<std::unique_ptr<Listener>> listeners;
+  void Place(int fd, const runtime::SocketAddress& peer);
+  void Adopt(int fd, const runtime::SocketAddress& peer);
+  void LookAtLoads();
+  struct Sharer {
+    Impl* server;
+    base::Duration busy{};  // when last looked at
+    ServerLoad load;
+  };
+  std::vector<Sharer> sharers;  // empty: all accepted connections are our own
+  PlacementPolicy placement;
+  base::TimePoint looked_at{};
   ServerConnection* connections = nullptr;  // doubly linked through the connections
-  size_t connection_count = 0;
+  std::atomic<size_t> connection_count{0};  // with those on their way from another server
   size_t active_count = 0;
   uint64_t last_connection_id = 0;
   std::vector<std::unique_ptr<ServerExchange>> spare_exchanges;

@@ -116,6 +116,7 @@ EventLoop::~EventLoop() {
 
 void EventLoop::Run() {
   impl_->thread.store(std::this_thread::get_id());
+  now_ = Now();  // the time before Run was not spent in turns
   while (!impl_->stop.exchange(false)) Turn(std::chrono::hours(1));
   impl_->thread.store(std::thread::id());
 }
@@ -135,10 +136,16 @@ base::WallTime EventLoop::wall_now() const { return WallNow(); }
 
 void EventLoop::Turn(base::Duration wait_max) {
   Impl& impl = *impl_;
+  const base::TimePoint worked_until = Now();
+  const base::Duration worked = worked_until - now_;
+  stats_.turn_max = std::max(stats_.turn_max, worked);
+  // The only writer is this thread: no need for an atomic addition.
+  busy_ns_.store(busy_ns_.load(std::memory_order_relaxed) + worked.count(),
+                 std::memory_order_relaxed);
   if (hooks_.next != &hooks_ || impl.has_posted.load(std::memory_order_relaxed)) {
     wait_max = base::Duration::zero();
   } else if (!impl.heap.empty()) {
-    wait_max = std::min(wait_max, impl.heap[0].at - Now());
+    wait_max = std::min(wait_max, impl.heap[0].at - worked_until);
   }
   impl.event_count = impl.Wait(wait_max);
   now_ = Now();

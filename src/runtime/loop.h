@@ -5,9 +5,9 @@
 // no epoll_ctl per request; who writes in a turn queues a hook and gathers its bytes into one
 // writev.
 //
-// Thread safety: a loop and everything registered with it belong to one thread. Only Post, Stop and
-// InLoopThread may be called from elsewhere. A loop that is not running (before Run, after Run
-// returned) may be used by whoever owns it.
+// Thread safety: a loop and everything registered with it belong to one thread. Only Post, Stop,
+// InLoopThread and busy may be called from elsewhere. A loop that is not running (before Run, after
+// Run returned) may be used by whoever owns it.
 // Invariants: 1. now() does not change within a turn. 2. After Unwatch returned, the handler is not
 // called again, even for events already fetched. 3. A destroyed Timer or TurnHook is not called.
 // 4. No handler, timer, task or hook is ever called from inside another one.
@@ -139,6 +139,10 @@ class EventLoop {
   base::WallTime wall_now() const;
   base::BufferPool& buffers() { return buffers_; }
   const LoopStats& stats() const { return stats_; }
+  // Thread-safe: time spent in turns so far, waits left out; a turn counts once it is over.
+  base::Duration busy() const {
+    return base::Duration(busy_ns_.load(std::memory_order_relaxed));
+  }
 
   // Thread-safe: runs `task` in a coming turn, in the order of posting per thread. Many posts cost
   // one wake-up. Tasks left when the loop is destroyed are destroyed without running.
@@ -177,6 +181,7 @@ class EventLoop {
   base::BufferPool buffers_;
   base::TimePoint now_{};
   LoopStats stats_;
+  std::atomic<int64_t> busy_ns_{0};
   HookLink hooks_{&hooks_, &hooks_};
   std::unique_ptr<Impl> impl_;
 };

@@ -111,6 +111,27 @@ TEST(EventLoop, AHookThatQueuesItselfForeverDoesNotStarveTheLoop) {
 }
 
 // Random arming, moving, disarming and destroying against the obvious: a set of deadlines.
+TEST(EventLoop, CountsTheTimeOfItsTurnsButNotItsWaits) {
+  EventLoop loop;
+  loop.Turn(base::Duration::zero());
+  const base::Duration before = loop.busy();
+  base::Duration worked{};
+  for (int i = 0; i < 2; ++i) {
+    loop.Post([&] {
+      const base::TimePoint begin = Now();
+      while (Now() < begin + milliseconds(3)) continue;
+      worked += Now() - begin;
+    });
+    loop.Turn(base::Duration::zero());
+  }
+  const base::TimePoint begin = Now();
+  loop.Turn(milliseconds(20));
+  loop.Turn(base::Duration::zero());
+  EXPECT_GE(loop.busy() - before, worked);
+  EXPECT_LT(loop.busy() - before, worked + (Now() - begin));
+  EXPECT_GE(loop.stats().turn_max, milliseconds(3));
+}
+
 TEST(Timer, FiresInOrderAndOnlyWhenArmed) {
   EventLoop loop;
   base::Random random(7);

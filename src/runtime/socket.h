@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/status.h"
 
@@ -68,5 +69,20 @@ base::Result<SocketAddress> PeerAddress(int fd);
 // Closes so that the peer sees a reset and unread data is dropped.
 void CloseWithReset(int fd);
 void CloseFd(int fd);
+
+// A descriptor on its way to another owner; closed when it does not arrive.
+class OwnedFd {
+ public:
+  explicit OwnedFd(int fd) : fd_(fd) {}
+  OwnedFd(OwnedFd&& other) noexcept : fd_(other.Take()) {}
+  OwnedFd& operator=(OwnedFd&&) = delete;
+  ~OwnedFd() {
+    if (fd_ >= 0) CloseFd(fd_);
+  }
+  int Take() { return std::exchange(fd_, -1); }
+
+ private:
+  int fd_;
+};
 
 }  // namespace llmd::runtime
