@@ -34,7 +34,6 @@ struct EppOptions : control::HostOptions {
   size_t fallback_endpoints = 1;  // endpoints in every answer, the choice included
   ErrorFormat error_format = ErrorFormat::kJson;
   bool enable_grpc_stream_metrics = false;
-  bool tracing = true;
 
   std::string access_log;  // "-": standard output, "": none, else a file
   telemetry::LogFormat log_format = telemetry::LogFormat::kText;

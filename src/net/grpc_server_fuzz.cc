@@ -9,43 +9,12 @@
 #include <string_view>
 
 #include "base/check.h"
+#include "net/fed_stream_testing.h"
 #include "net/grpc_health.h"
 #include "net/grpc_server.h"
 
 namespace llmd::net {
 namespace {
-
-// Gives what it is fed; takes writes, all or a little at a time.
-class FedStream final : public runtime::Stream {
- public:
-  FedStream(std::string_view input, size_t cut) : input_(input), cut_(cut) {}
-  runtime::IoResult Read(std::span<char> room) override {
-    if (input_.empty()) return {0, runtime::IoStatus::kDrained};
-    const size_t n = std::min({input_.size(), room.size(), cut_});
-    std::copy_n(input_.data(), n, room.data());
-    input_.remove_prefix(n);
-    return {n, runtime::IoStatus::kOk};
-  }
-  runtime::IoResult Write(std::span<const iovec> parts) override {
-    size_t wanted = 0;
-    for (const iovec& part : parts) {
-      LLMD_CHECK(part.iov_len > 0, "an empty part");
-      wanted += part.iov_len;
-    }
-    const size_t n = std::min(wanted, cut_ * 8);
-    return {n, n < wanted ? runtime::IoStatus::kDrained : runtime::IoStatus::kOk};
-  }
-  void ShutdownWrite() override {}
-  void ResetOnClose() override {}
-  int error() const override { return 0; }
-  std::string error_text() const override { return ""; }
-  int fd() const override { return -1; }
-  bool empty() const { return input_.empty(); }
-
- private:
-  std::string_view input_;
-  size_t cut_;
-};
 
 class Handler final : public GrpcHandler {
  public:
