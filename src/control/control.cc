@@ -3,6 +3,7 @@
 #include "base/strings.h"
 #include "director/config.h"
 #include "director/objects.h"
+#include "runtime/clock.h"
 #include "runtime/files.h"
 #include "telemetry/log.h"
 #include "wire/http1.h"
@@ -79,6 +80,7 @@ base::Status Control::Begin() {
   LLMD_RETURN_IF_ERROR(BeginEngines());
   LLMD_RETURN_IF_ERROR(BeginConfig());
   LLMD_RETURN_IF_ERROR(BeginObjects());
+  LLMD_RETURN_IF_ERROR(BeginTracing());
   admin_ = std::make_unique<Admin>(state_, loop_, options_.metrics_staleness_threshold);
   net::HttpServerOptions server;
   if (!options_.metrics_cert_dir.empty()) {
@@ -144,6 +146,30 @@ base::Status Control::BeginObjects() {
         state_.objects.Publish(std::move(objects));
         return base::OkStatus();
       });
+}
+
+base::Status Control::BeginTracing() {
+  if (!state_.tracer) return base::OkStatus();
+  auto exporter = OtlpExporter::Create(loop_, resolver_, *state_.tracer, options_.traces->exporter,
+                                       runtime::EntropySeed());
+  if (!exporter) return exporter.error().WithContext("OTEL_EXPORTER_OTLP_*");
+  exporter_ = std::move(*exporter);
+  trace_counts_ = state_.metrics.AddCollector(
+      [tracer = state_.tracer.get()](telemetry::ScrapeSeries& series) {
+        using telemetry::MetricId;
+        const telemetry::Tracer::Stats stats = tracer->stats();
+        const auto set = [&](std::string_view result, uint64_t spans) {
+          series.Set(MetricId::kTraceSpansTotal, {result}, static_cast<double>(spans));
+        };
+        set("exported", stats.exported);
+        set("dropped", stats.dropped);
+        set("failed", stats.failed);
+      });
+  return base::OkStatus();
+}
+
+void Control::FlushTraces(std::move_only_function<void()> done) {
+  exporter_->Flush(std::move(done));
 }
 
 // Builds the whole new generation before anything changes, so a bad file leaves the old one in

@@ -14,6 +14,7 @@
 #include "control/fleet_source.h"
 #include "control/load_scraper.h"
 #include "control/options.h"
+#include "control/otlp_exporter.h"
 #include "control/state.h"
 #include "net/resolver.h"
 #include "net/tls.h"
@@ -47,6 +48,8 @@ class Control {
   // is logged and counted under `what`. The first outcome is returned.
   base::Status WatchFile(std::string_view what, const std::string& path, size_t bytes_max,
                          std::function<base::Status(std::string_view content)> use);
+  // Exports the spans that wait, then calls `done`; with a tracer only.
+  void FlushTraces(std::move_only_function<void()> done);
   // Reloads `tls` when one of its files changes.
   void WatchCertificate(std::shared_ptr<net::TlsServerContext> tls);
 
@@ -54,6 +57,7 @@ class Control {
   base::Status BeginConfig();
   base::Status BeginEngines();
   base::Status BeginObjects();
+  base::Status BeginTracing();
   base::Status UseConfig(std::string_view yaml, std::string_view filename);
   base::Status UseDiscovery();
   base::Status ReadEndpointFile(base::Result<std::string> content);
@@ -68,6 +72,8 @@ class Control {
   EngineHeader engine_header_;
   runtime::ThreadPool lookups_;
   net::Resolver resolver_;
+  std::unique_ptr<OtlpExporter> exporter_;
+  std::unique_ptr<telemetry::Metrics::Registration> trace_counts_;
   std::unique_ptr<FleetSource> fleet_source_;
   std::unique_ptr<LoadScraper> load_scraper_;
   std::unique_ptr<Admin> admin_;

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/strings.h"
+#include "control/otlp_exporter.h"
 #include "runtime/clock.h"
 #include "runtime/machine.h"
 
@@ -39,6 +40,9 @@ Host::Host(const HostOptions& options, const plugin::Catalogue& catalogue, std::
       control_loop_(1, "control"),
       workers_(state_.worker_count, std::move(name)) {
   runtime::RaiseOpenFileLimit();
+  if (options.traces) {
+    state_.tracer = std::make_unique<telemetry::Tracer>(options.traces->tracer);
+  }
   process_gauges_ = state_.metrics.AddCollector(
       [dropped = std::move(dropped_lines),
        started = runtime::WallNow()](telemetry::ScrapeSeries& series) {
@@ -87,6 +91,26 @@ void Host::Drain(
   }
   std::unique_lock lock(mutex);
   done.wait(lock, [&] { return left == 0; });
+  FlushTraces();
+}
+
+void Host::FlushTraces() {
+  if (!state_.tracer) return;
+  struct Flush {
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool done = false;
+  };
+  const auto flush = std::make_shared<Flush>();  // the export may outlast the wait
+  control_loop_.Post(0, [this, flush] {
+    control_->FlushTraces([flush] {
+      std::lock_guard lock(flush->mutex);
+      flush->done = true;
+      flush->changed.notify_one();
+    });
+  });
+  std::unique_lock lock(flush->mutex);
+  flush->changed.wait_for(lock, kFlushMax, [&] { return flush->done; });
 }
 
 void Host::Wait(base::Duration time) { std::this_thread::sleep_for(time); }

@@ -50,6 +50,8 @@ class Host {
   void Drain(const std::function<void(size_t worker, std::function<void()> drained)>& drain);
   // Lets everything go on for that long.
   void Wait(base::Duration time);
+  // Exports the spans that wait; gives up after kFlushMax.
+  void FlushTraces();
   // Waits until at least `count` endpoints are members; false after `limit`.
   bool WaitForEndpoints(size_t count, base::Duration limit);
 
@@ -59,6 +61,8 @@ class Host {
   Control& control() { return *control_; }
 
  private:
+  static constexpr base::Duration kFlushMax = std::chrono::seconds(5);
+
   const HostOptions& options_;
   const plugin::Catalogue& catalogue_;
   State state_;

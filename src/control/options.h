@@ -3,12 +3,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/time.h"
 
 namespace llmd::control {
+
+struct TracingOptions;  // otlp_exporter.h
 
 struct HostOptions {
   std::string metrics_listen = "127.0.0.1:9090";
@@ -31,6 +34,9 @@ struct HostOptions {
   bool engine_tls = false;     // engines speak HTTPS
   std::string engine_ca_file;  // "": the system's
   bool engine_insecure_skip_verify = false;
+  bool tracing = true;                          // as the OTEL_* environment says
+  std::shared_ptr<const TracingOptions> traces;  // what it said; nullptr: none
+
   std::string engine_header;  // "Name: value" sent to engines; "Name: @FILE" reads the value
 };
 

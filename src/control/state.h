@@ -17,6 +17,7 @@
 #include "fleet/fleet.h"
 #include "net/http_client.h"
 #include "telemetry/metrics.h"
+#include "telemetry/trace.h"
 
 namespace llmd::control {
 
@@ -77,6 +78,7 @@ struct State {
   const std::string pool_name;
   fleet::Fleet fleet;
   telemetry::Metrics metrics;
+  std::unique_ptr<telemetry::Tracer> tracer;  // nullptr: no tracing
   MemoryBudget budget;
   director::GenerationSource generations;
   director::ObjectsSource objects;

@@ -17,7 +17,7 @@ namespace llmd::director {
 
 enum class Phase : uint8_t { kNew, kBody, kWaiting, kForwarded, kReplied, kRelaying, kEnded };
 
-// What becomes the spans of a sampled request. Times are Unix nanoseconds unless they say otherwise.
+// What becomes the spans of a sampled request. Numbers are Unix nanoseconds.
 struct SpanLog {
   telemetry::TraceContext context;  // of gateway.request; the engine's parent
   uint64_t parent_id = 0;

@@ -30,6 +30,7 @@ director::DirectorOptions OptionsOf(const DoorShared& shared, size_t worker) {
   options.pool_name = shared.state.pool_name;
   options.objects = &shared.state.objects;
   options.clock = &runtime::StageNow;
+  options.tracer = shared.state.tracer.get();
   options.wall_clock_ns = [] { return runtime::WallNow().unix_ns; };
   return options;
 }

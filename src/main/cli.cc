@@ -94,6 +94,7 @@ void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
                  "InferenceObjective and InferenceModelRewrite manifests (YAML); reloaded");
   app.add_flag("--allow-experimental-plugins", o->allow_experimental_plugins,
                "let the config use plugins marked alpha");
+  app.add_flag("--tracing", o->tracing, "emit traces, as the OTEL_* environment says [true]");
   app.add_option("--pool-name", o->pool_name, "value of the pool label in metrics")
       ->capture_default_str();
   AddDuration(app, "--refresh-metrics-interval", &o->refresh_metrics_interval,

@@ -8,6 +8,7 @@
 #include "main/config.h"
 #include "main/epp_flags.h"
 #include "main/serve.h"
+#include "main/tracing.h"
 #include "telemetry/log.h"
 
 namespace llmd {
@@ -97,6 +98,7 @@ int EppMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
                 .log_format = options.log_format,
                 .drain_timeout = options.drain_timeout},
                [&](const ServeLogs& logs) -> StartedRole {
+                 if (options.tracing) flags.options.traces = TracingFromEnvironment("llm-d-epp");
                  LLMD_ASSIGN_OR_RETURN(auto picker, epp::EndpointPicker::Start(
                                                         options, catalogue, logs.access,
                                                         logs.dropped));

@@ -4,6 +4,7 @@
 #include "main/cli.h"
 #include "main/commands.h"
 #include "main/serve.h"
+#include "main/tracing.h"
 #include "telemetry/log.h"
 
 namespace llmd {
@@ -26,6 +27,7 @@ int GatewayMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
       ->delimiter(',');
   if (const int status = ParseFlags(app, argc, argv); status >= 0) return status;
   return Serve("gateway", ServeOptionsOf(options), [&](const ServeLogs& logs) -> StartedRole {
+    if (options.tracing) options.traces = TracingFromEnvironment("llm-d-gateway");
     LLMD_ASSIGN_OR_RETURN(auto gateway, gateway::Gateway::Start(options, catalogue, logs.access,
                                                                 logs.dropped));
     LLMD_LOG(kInfo, "serving", {"port", gateway->port()},

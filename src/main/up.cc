@@ -7,6 +7,7 @@
 #include "main/cli.h"
 #include "main/commands.h"
 #include "main/serve.h"
+#include "main/tracing.h"
 #include "runtime/files.h"
 #include "sim/server.h"
 
@@ -107,6 +108,7 @@ int UpMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
 
   std::unique_ptr<sim::SimServers> servers;
   return Serve("up", ServeOptionsOf(options), [&](const ServeLogs& logs) -> StartedRole {
+    if (options.tracing) options.traces = TracingFromEnvironment("llm-d-gateway");
     LLMD_ASSIGN_OR_RETURN(servers, sim::Start(engines));
     for (const uint16_t port : servers->ports()) {
       options.endpoints.push_back(base::Concat("127.0.0.1:", PortOf(port)));

@@ -33,6 +33,9 @@ std::string_view Cut(std::string_view text) {
 
 void WriteText(uint32_t number, std::string_view text, ProtoWriter* out) {
   text = Cut(text);
+  if (std::ranges::all_of(text, [](char c) { return static_cast<uint8_t>(c) < 0x80; })) {
+    return out->Bytes(number, text);
+  }
   std::array<char, kOtlpTextBytesMax> mended;
   bool valid = true;
   size_t size = 0;
