@@ -172,7 +172,7 @@ std::string Headers(Input& input, wire::ExtProcClientWriter& writer, wire::ExtPr
 std::string Body(Input& input, wire::ExtProcClientWriter& writer, wire::ExtProcKind kind) {
   const uint8_t what = input.Byte();
   const std::string text(what & 0x40 ? input.Text(what & 0x3f)
-                                     : kBodies[what % std::size(kBodies)]);
+                                     : kBodies[(what & 0x3f) % std::size(kBodies)]);
   const base::Slice slice = base::Slice::Unowned(text);
   std::vector<base::Slice> out;
   writer.Body(kind, {&slice, text.empty() ? 0u : 1u}, what & 0x80, &out);
