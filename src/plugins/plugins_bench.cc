@@ -117,8 +117,11 @@ void BM_Extract(benchmark::State& state) {
   Scene scene(1);
   auto made = scene.Make(CoreMetricsExtractorType());
   const auto& extractor = dynamic_cast<plugin::Extractor&>(*made);
-  fleet::Load load;
-  for (auto _ : state) benchmark::DoNotOptimize(extractor.Extract({}, page, &load));
+  plugin::EndpointReport report;
+  for (auto _ : state) {
+    report.BeginPage();
+    benchmark::DoNotOptimize(extractor.Extract({}, page, &report));
+  }
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(page.size()));
 }
 BENCHMARK(BM_Extract);
