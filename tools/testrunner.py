@@ -1,7 +1,8 @@
 """Runs every test of the project and counts every case; called by ./test.
 
 A runner is one program that reports cases: a gtest binary, the tests of the Rust crate, an
-integration test, a benchmark, tidy, a fuzz target. Integration tests are executables that print one line per case:
+integration test, a benchmark, tidy, a fuzz target. Integration tests are executables that print
+one line per case:
     ok NAME | not ok NAME: why | skip NAME: reason
 and anything else freely, which is shown when the case after it fails. They get LLMD (the binary),
 LLMD_ROOT (the tree) and LLMD_TMP (an empty folder, removed afterwards) in the environment. Exit
