@@ -2,14 +2,15 @@
 
 import asyncio
 import functools
-import os
+import re
 import sys
 import threading
 import time
 import traceback
 
 import matrix
-from stand import stand
+import trouble
+from stand import TMP, stand
 
 from harness import report  # noqa: E402  (stand.py sets the path)
 
@@ -82,21 +83,93 @@ class Runner:
         for test in tests:
             self.case(test, group, at)
         if self.failed > failed:
-            print("\n".join(["--- picker", *at.picker.output().splitlines()[-10:], "--- envoy",
-                             *at.envoy.output().splitlines()[-10:]]))
+            for process in at.processes:
+                process.show_end()
         self.run(made.__aexit__(None, None, None))
+
+
+def access_log_of_metadata(text):
+    return text.replace("stat_prefix: inference\n", """stat_prefix: inference
+          access_log:
+          - name: envoy.access_loggers.stdout
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+              log_format:
+                text_format_source:
+                  inline_string: "chosen=%DYNAMIC_METADATA(envoy.lb:x-gateway-destination-endpoint)%\\n"
+""")
+
+
+def few_streams(text):
+    """The picker's cluster, which comes first."""
+    return text.replace("max_requests: 40000", "max_requests: 4", 1)
+
+
+def subset_of(new):
+    """Puts another value in the place of the sample's list."""
+    return lambda text: re.sub(r"(destination-endpoint-subset: )\[.*\]", rf"\g<1>{new(text)}", text)
+
+
+def second_server(text):
+    return re.search(r', "(127.0.0.1:\d+)"\]', text).group(1)
+
+
+def one_sample_each(runner, plain):
+    """What holds for every sample."""
+    for sample, flags in (("full-duplex", plain), ("response-bodies-not-sent", plain),
+                          ("fallback", [*plain, "--fallback-endpoints=3"]),
+                          ("tls", plain[1:])):
+        runner.group(sample, matrix.TESTS, sample, flags, with_trailers)
+
+
+def one_trouble_each(runner, plain):
+    t, full, walk = trouble, "full-duplex", ("fallback", [*plain, "--fallback-endpoints=3"])
+    many = [t.test_2000_streams_at_once, t.test_2000_clients_that_leave_at_once]
+    runner.group("many", many, full, plain)
+    runner.group("many-not-shown", [*many, t.test_unread_replies_are_logged_once],
+                 "response-bodies-not-sent", plain)
+    runner.group("few", [t.test_a_circuit_breaker_opens], full, plain, few_streams)
+    runner.group("death", [t.test_an_endpoint_dies], full, plain)
+    runner.group("walk", [t.test_the_walk_keeps_the_order_and_the_body,
+                          t.test_the_picker_learns_who_served,
+                          t.test_a_dead_first_endpoint_is_passed], *walk)
+    runner.group("reload", [t.test_the_config_is_reloaded_under_load,
+                            t.test_a_bad_config_changes_nothing,
+                            t.test_endpoints_come_and_go_under_load,
+                            t.test_no_endpoint_is_left], full, plain)
+    runner.group("restart", [t.test_the_picker_is_restarted_under_load,
+                             t.test_the_picker_is_killed_under_load], *walk)
+    runner.group("drain", [t.test_sigterm_lets_streams_end], full,
+                 [*plain, "--drain-timeout=5s"])
+    runner.group("refusals", [t.test_errors_are_text, t.test_a_refusal_inside_the_upload], full,
+                 [*plain, "--error-format=text", "--memory-budget=1Mi"])
+    runner.group("subset", [t.test_metadata_names_a_subset, t.test_metadata_carries_the_choice],
+                 "subset", plain, access_log_of_metadata)
+    runner.group("subset-text", [t.test_a_subset_as_text], "subset", plain,
+                 subset_of(second_server))
+    runner.group("subset-strangers", [t.test_a_subset_of_strangers], "subset", plain,
+                 subset_of(lambda _: '["127.0.0.1:1"]'))
+
+
+def certificates(runner):
+    folder = TMP / "pair"
+    folder.mkdir()
+    trouble.make_certificate(folder, 1001)
+
+    async def test_a_certificate_is_replaced_under_load(at):
+        await trouble.test_a_certificate_is_replaced_under_load(at, folder)
+    runner.group("certificates", [test_a_certificate_is_replaced_under_load], "tls",
+                 ["--cert-path", folder, "--enable-cert-reload"])
 
 
 def main():
     runner = Runner()
-    objects = os.path.join(os.environ["LLMD_TMP"], "objects.yaml")
-    with open(objects, "w", encoding="utf-8") as file:
-        file.write(OBJECTS)
+    objects = TMP / "objects.yaml"
+    objects.write_text(OBJECTS)
     plain = ["--secure-serving=false", "--objects-file", objects]
-    for sample, flags in (("full-duplex", plain), ("response-bodies-not-sent", plain),
-                          ("fallback", [*plain, "--fallback-endpoints=3"]),
-                          ("tls", ["--objects-file", objects])):
-        runner.group(sample, matrix.TESTS, sample, flags, with_trailers)
+    one_sample_each(runner, plain)
+    one_trouble_each(runner, plain)
+    certificates(runner)
     return 1 if runner.failed else 0
 
 

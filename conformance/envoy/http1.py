@@ -122,7 +122,7 @@ class ModelServer:
         self.name = name
         self.port = port
         self.waiting = 0  # what /metrics says
-        self.refuses = False  # closes instead of answering a request
+        self.refuses_with = 0  # a status; unless 0 the answer to every request
         self.requests = []
         self.cancelled = 0  # requests whose other end went away
         self.release = asyncio.Event()
@@ -162,9 +162,7 @@ class ModelServer:
                 "# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc 0\n").encode(),
                 "text/plain")
         self.requests.append(request)
-        if self.refuses:
-            raise ConnectionError
-        do = request.headers.get("x-do", "echo")
+        do = str(self.refuses_with or request.headers.get("x-do", "echo"))
         if do.isdigit():
             self.reply(writer, int(do), b'{"error":{"message":"asked for"}}')
         elif do == "trailers":

@@ -15,7 +15,7 @@ from http1 import ModelServer, ask
 
 ROOT = pathlib.Path(os.environ["LLMD_ROOT"])
 sys.path += [str(ROOT / "tests"), str(ROOT / "conformance" / "differential")]
-from harness import LLMD, wait_for_http  # noqa: E402  (the paths are set above)
+from harness import LLMD, Skip, wait_for_http  # noqa: E402  (the paths are set above)
 from picker import PORTS, samples  # noqa: E402
 
 TMP = pathlib.Path(os.environ["LLMD_TMP"])
@@ -81,6 +81,9 @@ class Process:
     def output(self):
         return self.log.read_text(errors="replace")
 
+    def show_end(self):
+        print("\n".join([f"--- the end of {self.log.name}", *self.output().splitlines()[-10:]]))
+
 
 class Stand:
     """`sample` names a file of config/envoy; `edit` changes its text for a case."""
@@ -91,6 +94,7 @@ class Stand:
         self.flags = list(flags)
         self.edit = edit
         self.config = config
+        self.processes, self.servers = [], []
 
     async def open(self):
         self.folder = TMP / self.name
@@ -110,6 +114,7 @@ class Stand:
         self.envoy = Process(
             [ENVOY, "-c", self.write_sample(), "--use-dynamic-base-id", "--concurrency", "2",
              "--log-level", "warn"], self.folder / "envoy.log")
+        self.processes = [self.picker, self.envoy]
         await self.ready()
         return self
 
@@ -121,9 +126,8 @@ class Stand:
             endpoint["load_age_ms"] is not None for endpoint in self.endpoints()))
 
     async def close(self):
-        self.envoy.stop(kill=True)
-        if not self.picker.ended():
-            self.picker.stop(kill=True)
+        for process in self.processes:
+            process.stop(kill=True)
         for server in self.servers:
             await server.close()
 
@@ -201,10 +205,8 @@ async def stand(*arguments, **named):
     try:
         yield await new.open()
     except BaseException:
-        for program in ("picker", "envoy"):
-            if hasattr(new, program):
-                print(f"--- the end of {program}.log")
-                print("\n".join(getattr(new, program).output().splitlines()[-15:]))
+        for process in new.processes:
+            process.show_end()
         raise
     finally:
         await new.close()
