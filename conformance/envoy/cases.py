@@ -89,14 +89,13 @@ class Runner:
 
 
 def access_log_of_metadata(text):
-    return text.replace("stat_prefix: inference\n", """stat_prefix: inference
+    chosen = "%DYNAMIC_METADATA(envoy.lb:x-gateway-destination-endpoint)%"
+    return text.replace("stat_prefix: inference\n", f"""stat_prefix: inference
           access_log:
           - name: envoy.access_loggers.stdout
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-              log_format:
-                text_format_source:
-                  inline_string: "chosen=%DYNAMIC_METADATA(envoy.lb:x-gateway-destination-endpoint)%\\n"
+              log_format: {{text_format_source: {{inline_string: "chosen={chosen}\\n"}}}}
 """)
 
 
@@ -128,6 +127,8 @@ def one_trouble_each(runner, plain):
     runner.group("many", many, full, plain)
     runner.group("many-not-shown", [*many, t.test_unread_replies_are_logged_once],
                  "response-bodies-not-sent", plain)
+    runner.group("clients", [t.test_http2_clients, t.test_a_reply_outlasts_the_stream_timeout],
+                 full, plain, lambda text: text.replace("timeout: 10s", "timeout: 1s"))
     runner.group("few", [t.test_a_circuit_breaker_opens], full, plain, few_streams)
     runner.group("death", [t.test_an_endpoint_dies], full, plain)
     runner.group("walk", [t.test_the_walk_keeps_the_order_and_the_body,
@@ -137,11 +138,15 @@ def one_trouble_each(runner, plain):
                             t.test_a_bad_config_changes_nothing,
                             t.test_endpoints_come_and_go_under_load,
                             t.test_no_endpoint_is_left], full, plain)
+    runner.group("sim", [t.test_simulated_servers], full, plain)
     runner.group("restart", [t.test_the_picker_is_restarted_under_load,
-                             t.test_the_picker_is_killed_under_load], *walk)
+                             t.test_the_picker_is_killed_under_load,
+                             t.test_without_a_picker], *walk[:1],
+                 [*walk[1], "--drain-timeout=1s"])
     runner.group("drain", [t.test_sigterm_lets_streams_end], full,
                  [*plain, "--drain-timeout=5s"])
-    runner.group("refusals", [t.test_errors_are_text, t.test_a_refusal_inside_the_upload], full,
+    runner.group("refusals", [t.test_errors_are_text, t.test_a_refusal_inside_the_upload,
+                              t.test_the_budget_is_given_back], full,
                  [*plain, "--error-format=text", "--memory-budget=1Mi"])
     runner.group("subset", [t.test_metadata_names_a_subset, t.test_metadata_carries_the_choice],
                  "subset", plain, access_log_of_metadata)

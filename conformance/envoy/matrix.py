@@ -117,7 +117,7 @@ async def test_trailers_of_a_request(stand):
         reply = await stand.ask(body, trailers={"x-end": "here"})
         if stand.sample == "fallback" and reply.body == 2 * body:
             # The router's copy for retries is taken for data that the filter held back.
-            raise Skip("under a retry policy Envoy doubles bodies that trailers follow (its #45470)")
+            raise Skip("a retry policy and trailers: Envoy doubles the body (its issue 45470)")
         assert (reply.status, reply.body) == (200, body), (size, reply.first)
         assert stand.last_request().body == body
         assert stand.last_request().trailers == {"x-end": "here"}, stand.last_request().trailers

@@ -7,5 +7,5 @@ if ! "$root/tools/setup" envoy; then
   exit 0
 fi
 ENVOY=$(echo "$root"/.setup/envoy/lib/python3*/site-packages/envoy/_bin/envoy)
-export ENVOY
-exec python3 -B "$root/conformance/envoy/cases.py"
+export ENVOY LLMD_ROOT="$root" LLMD_TMP="${LLMD_TMP:-$(mktemp -d)}"
+exec python3 -B "$root/conformance/envoy/cases.py" "$@"
