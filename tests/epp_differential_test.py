@@ -133,6 +133,27 @@ def check_table(accepted_module, used):
         "accepted_differences.md is not what conformance/differential/accepted.py prints"])
 
 
+def check_comparison():
+    """The comparison is no rubber stamp: each kind of change is noticed."""
+    import compare
+    import recording
+    record = recording.read("door", "subset")["list_of_one"]
+    text = json.dumps(record)
+    picks = recording.read("choosing", "weighted_random")["picks"]["picks"]
+    failed = False
+    for name, old, new in (("pick", "{b}", "{a}"), ("end", '"OK"', '"CANCELLED"'),
+                           ("header", "x-request-id", "x-request-no"), ("score", "1.0", "0.99"),
+                           ("end_of_stream", '"end": true', '"end": false'),
+                           ("body", "quick", "slow")):
+        changed = json.loads(text.replace(old, new))
+        found = text != json.dumps(changed) and compare.differences(record, changed)
+        failed |= say(f"comparison/notices_{name}", [] if found else ["not noticed"])
+    names = sorted(picks)
+    swapped = {**picks, names[0]: picks[names[-1]], names[-1]: picks[names[0]]}
+    moved = compare.same_picks(picks, swapped)
+    return failed | say("comparison/notices_moved_picks", ["not noticed"] if moved else [])
+
+
 def run(folder, wanted):
     import accepted as accepted_module
     import cases
@@ -147,6 +168,7 @@ def run(folder, wanted):
     if not wanted:
         failed |= compare_families(runner, accepted, cases.FAMILIES)
         failed |= check_table(accepted_module, accepted.used)
+        failed |= check_comparison()
     failed |= compare_text_errors(cases.groups(), runner, accepted)
     if not REFERENCE:
         print("skip recordings_against_upstream: LLMD_REFERENCE_DIR names no folder with `epp`")
