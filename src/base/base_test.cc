@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "base/random.h"
+#include "base/snapshot.h"
 #include "base/status.h"
 #include "base/strings.h"
 
@@ -107,6 +108,40 @@ TEST(Random, IsDeterministicAndInRange) {
   double sum = 0;
   for (int i = 0; i < 10000; ++i) sum += a.Exponential(3);
   EXPECT_NEAR(sum / 10000, 3, 0.2);
+}
+
+TEST(Snapshot, ReadersSeeTheLatestAndKeepNoOther) {
+  Snapshot<int> source;
+  Snapshot<int>::Reader reader(source);
+  EXPECT_EQ(reader.Get(), nullptr);
+  auto first = std::make_shared<const int>(1);
+  const std::weak_ptr<const int> watched = first;
+  source.Publish(std::move(first));
+  ASSERT_NE(reader.Get(), nullptr);
+  EXPECT_EQ(*reader.Get(), 1);
+  source.Publish(std::make_shared<const int>(2));
+  EXPECT_FALSE(watched.expired()) << "the reader may still look at it";
+  EXPECT_EQ(*reader.Get(), 2);
+  EXPECT_TRUE(watched.expired());
+  EXPECT_EQ(source.Current(), reader.GetShared());
+  source.Publish(nullptr);
+  EXPECT_EQ(reader.GetShared(), nullptr);
+}
+
+TEST(Snapshot, ReadersNeverGoBack) {
+  constexpr int kLast = 2000;
+  Snapshot<int> source;
+  std::thread writer([&] {
+    for (int i = 1; i <= kLast; ++i) source.Publish(std::make_shared<const int>(i));
+  });
+  Snapshot<int>::Reader reader(source);
+  for (int seen = 0; seen < kLast;) {
+    const int* now = reader.Get();
+    if (now == nullptr) continue;
+    ASSERT_GE(*now, seen);
+    seen = *now;
+  }
+  writer.join();
 }
 
 TEST(Hash, KnownVectors) {

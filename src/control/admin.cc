@@ -161,9 +161,7 @@ void Admin::Readyz(net::ServerExchange& exchange) {
 
 void Admin::Decisions(net::ServerExchange& exchange) {
   const std::string_view query = exchange.head().query;
-  std::shared_ptr<const director::Generation> generation;
-  uint64_t version = 0;
-  state_.generations.Get(&generation, &version);
+  const std::shared_ptr<const director::Generation> generation = state_.generations.Current();
   const auto members = state_.fleet.members();
   const std::string id = QueryValue(query, "id");
   std::vector<director::DecisionRecord> records;
@@ -219,16 +217,12 @@ void Admin::Endpoints(net::ServerExchange& exchange) {
 }
 
 void Admin::Config(net::ServerExchange& exchange) {
-  std::shared_ptr<const director::Generation> generation;
-  uint64_t version = 0;
-  state_.generations.Get(&generation, &version);
+  const std::shared_ptr<const director::Generation> generation = state_.generations.Current();
   exchange.Respond(200, "application/yaml", generation->effective_yaml());
 }
 
 void Admin::Plugins(net::ServerExchange& exchange) {
-  std::shared_ptr<const director::Generation> generation;
-  uint64_t version = 0;
-  state_.generations.Get(&generation, &version);
+  const std::shared_ptr<const director::Generation> generation = state_.generations.Current();
   std::string json = "{\"timestamp\":";
   json.append(std::to_string(runtime::WallNow().unix_ns / 1'000'000'000)).append(",\"plugins\":{");
   bool first = true;
@@ -281,9 +275,7 @@ void Admin::CollectPool(telemetry::ScrapeSeries& series) {
                view_.waiting()[n]);
     ejected += state_.fleet.health(n).state(loop_.now()) == fleet::Health::State::kEjected;
   }
-  std::shared_ptr<const director::Generation> generation;
-  uint64_t version = 0;
-  state_.generations.Get(&generation, &version);
+  const std::shared_ptr<const director::Generation> generation = state_.generations.Current();
   for (const director::LoadedPlugin& plugin : generation->plugins()) {
     plugin.object->CollectMetrics(series);
   }

@@ -8,7 +8,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -28,40 +27,6 @@ struct Backend {
   net::TargetSpec target;
 };
 using Backends = std::vector<Backend>;
-
-// A snapshot that the control thread replaces and workers read: one version check when nothing
-// changed.
-template <class T>
-class Shared {
- public:
-  void Set(std::shared_ptr<const T> value) {
-    std::lock_guard lock(mutex_);
-    value_ = std::move(value);
-    version_.fetch_add(1, std::memory_order_release);
-  }
-  class Reader {
-   public:
-    explicit Reader(const Shared& source) : source_(source) {}
-    const T* Get() {
-      if (source_.version_.load(std::memory_order_acquire) != version_) {
-        std::lock_guard lock(source_.mutex_);
-        value_ = source_.value_;
-        version_ = source_.version_.load(std::memory_order_relaxed);
-      }
-      return value_.get();
-    }
-
-   private:
-    const Shared& source_;
-    std::shared_ptr<const T> value_;
-    uint64_t version_ = 0;
-  };
-
- private:
-  mutable std::mutex mutex_;
-  std::shared_ptr<const T> value_;
-  std::atomic<uint64_t> version_{0};
-};
 
 struct State {
   // One more fleet view and metric writer than workers: the control thread's, with index

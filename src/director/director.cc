@@ -78,15 +78,16 @@ telemetry::HistogramHandle GenerationHold::Resolve(scheduling::ExtensionPoint po
 
 DirectorCore::DirectorCore(const GenerationSource& g, fleet::Fleet& f, telemetry::Metrics& m,
                            RecordRing& r, DirectorOptions o)
-    : generations(g),
-      fleet(f),
+    : fleet(f),
       view(f, o.worker),
       metrics(m),
       request_metrics(&m),
       series(&request_metrics),
       records(r),
       options(std::move(o)),
+      generations_(g),
       attempts_(kAttemptSlots) {
+  if (options.objects) objects_.emplace(*options.objects);
   if (options.tracer) span_writer = std::make_unique<SpanWriter>();
   scheduler_seconds = m.Histogram(MetricId::kSchedulerE2eSeconds);
   request_processing = m.Histogram(MetricId::kRequestProcessingSeconds);
@@ -111,7 +112,7 @@ DirectorCore::~DirectorCore() {
 }
 
 GenerationHold* DirectorCore::Hold() {
-  const std::shared_ptr<const Generation>& now = generations.Get(&cached_, &cached_version_);
+  const std::shared_ptr<const Generation>& now = generations_.GetShared();
   LLMD_CHECK(now != nullptr, "a generation is published before the first request");
   if (!current_ || current_->generation != now) {
     auto* next = new GenerationHold(now, metrics, options.worker);
@@ -161,14 +162,14 @@ void DirectorCore::CountRewrite(std::string_view rewrite, std::string_view model
 }
 
 const Objects* DirectorCore::CurrentObjects() {
-  if (!options.objects) return nullptr;
-  const uint64_t seen = objects_version_;
-  const Objects* now = options.objects->Get(&objects_, &objects_version_).get();
-  if (now && objects_version_ != seen) {
+  if (!objects_) return nullptr;
+  const Objects* now = objects_->Get();
+  if (now && now != pinned_) {
     const std::vector<std::string_view> names(now->model_names().begin(),
                                               now->model_names().end());
     metrics.PinModelNames(names);
   }
+  pinned_ = now;
   return now;
 }
 

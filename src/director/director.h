@@ -4,10 +4,9 @@
 // readers.
 #pragma once
 
-#include <atomic>
 #include <memory>
-#include <mutex>
 
+#include "base/snapshot.h"
 #include "base/time.h"
 #include "director/config.h"
 #include "director/objects.h"
@@ -22,41 +21,9 @@ class Tracer;
 
 namespace llmd::director {
 
-// Holds the current one of a kind of snapshots; reading it is one version check.
-template <class T>
-class SnapshotSource {
- public:
-  void Publish(std::shared_ptr<const T> snapshot) {
-    {
-      const std::scoped_lock lock(mutex_);
-      current_.swap(snapshot);
-      version_.fetch_add(1, std::memory_order_release);
-    }
-    // The old one, if nobody else holds it, is destroyed here and outside of the lock.
-  }
-  // The current one; `cached` and `cached_version` are the caller's, refreshed when out of date.
-  const std::shared_ptr<const T>& Get(std::shared_ptr<const T>* cached,
-                                      uint64_t* cached_version) const {
-    if (version_.load(std::memory_order_acquire) == *cached_version) return *cached;
-    std::shared_ptr<const T> old;
-    {
-      const std::scoped_lock lock(mutex_);
-      old.swap(*cached);
-      *cached = current_;
-      *cached_version = version_.load(std::memory_order_relaxed);
-    }
-    return *cached;
-  }
-
- private:
-  mutable std::mutex mutex_;
-  std::shared_ptr<const T> current_;
-  std::atomic<uint64_t> version_{0};  // of current_, raised after it was set
-};
-
-class GenerationSource : public SnapshotSource<Generation> {};
+using GenerationSource = base::Snapshot<Generation>;
 // Nothing published, or nullptr: no objectives and no rewrites.
-class ObjectsSource : public SnapshotSource<Objects> {};
+using ObjectsSource = base::Snapshot<Objects>;
 
 // Retries may add this share to the load at most (Envoy's retry budget has the same default).
 inline constexpr double kRetryBudgetShare = 0.2;

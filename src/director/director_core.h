@@ -3,6 +3,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/arena.h"
@@ -63,7 +64,6 @@ struct DirectorCore {
   bool RetryAllowed() const;
   base::TimePoint Clock() const { return options.clock ? options.clock() : base::TimePoint{}; }
 
-  const GenerationSource& generations;
   fleet::Fleet& fleet;
   fleet::View view;
   telemetry::Metrics& metrics;
@@ -88,12 +88,11 @@ struct DirectorCore {
   std::array<telemetry::CounterHandle, 3> aborts;          // by AbortStage
 
  private:
-  std::shared_ptr<const Generation> cached_;
-  uint64_t cached_version_ = 0;
+  GenerationSource::Reader generations_;
   GenerationHold* current_ = nullptr;
   std::vector<std::unique_ptr<base::Arena>> arenas_;
-  std::shared_ptr<const Objects> objects_;
-  uint64_t objects_version_ = 0;
+  std::optional<ObjectsSource::Reader> objects_;  // where the options name a source
+  const Objects* pinned_ = nullptr;               // whose model names the metrics know
   struct CounterSlot {
     uint64_t key = 0;
     telemetry::CounterHandle counter;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "base/snapshot.h"
 #include "control/control.h"
 #include "control/state.h"
 #include "director/director.h"
@@ -30,8 +31,8 @@ enum class Limit : uint8_t { kMemoryBudget, kBodyBytes, kHead, kTimeout, kCount 
 
 struct DoorShared {
   control::State& state;
-  control::Shared<ApiKeys> keys;             // null: no keys asked for
-  control::Shared<std::string> models_body;  // reply to GET /v1/models; null: not known yet
+  base::Snapshot<ApiKeys> keys;             // null: no keys asked for
+  base::Snapshot<std::string> models_body;  // reply to GET /v1/models; null: not known yet
   control::EngineHeader engine_header;
   net::ClientTimeouts engine_timeouts;
   telemetry::LogSink* access_log = nullptr;  // nullptr: no access lines
@@ -92,8 +93,8 @@ class Door final : public net::HttpService {
   std::vector<Target> targets_;  // by endpoint number
   std::vector<std::unique_ptr<Relay>> relays_;
   std::vector<Relay*> idle_relays_;
-  control::Shared<ApiKeys>::Reader keys_;
-  control::Shared<std::string>::Reader models_body_;
+  base::Snapshot<ApiKeys>::Reader keys_;
+  base::Snapshot<std::string>::Reader models_body_;
   const ApiKeys* counted_keys_ = nullptr;  // whose counters key_counters_ holds
   std::vector<KeyCounters> key_counters_;
   telemetry::CounterHandle limits_[static_cast<size_t>(Limit::kCount)];

@@ -153,7 +153,7 @@ base::Status Gateway::Impl::BeginControl() {
       "api-keys", options.api_key_file, kKeyFileBytesMax,
       [this](std::string_view content) -> base::Status {
         LLMD_ASSIGN_OR_RETURN(ApiKeys keys, ApiKeys::Parse(content, options.api_key_file));
-        shared.keys.Set(std::make_shared<const ApiKeys>(std::move(keys)));
+        shared.keys.Publish(std::make_shared<const ApiKeys>(std::move(keys)));
         return base::OkStatus();
       });
 }

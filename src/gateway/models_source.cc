@@ -24,7 +24,7 @@ std::vector<std::pair<std::string, std::string>> ReadModels(std::string_view pag
   return models;
 }
 
-ModelsSource::ModelsSource(runtime::EventLoop& loop, control::Shared<std::string>& out,
+ModelsSource::ModelsSource(runtime::EventLoop& loop, base::Snapshot<std::string>& out,
                            std::string extra_lines)
     : out_(out),
       extra_lines_(std::move(extra_lines)),
@@ -95,7 +95,7 @@ void ModelsSource::Publish() {
     }
   }
   body->append("]}");
-  out_.Set(listed.empty() ? nullptr : std::move(body));
+  out_.Publish(listed.empty() ? nullptr : std::move(body));
 }
 
 }  // namespace llmd::gateway

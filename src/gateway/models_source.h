@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "base/snapshot.h"
 #include "control/state.h"
 #include "net/scrape.h"
 #include "runtime/loop.h"
@@ -26,7 +27,7 @@ class ModelsSource final : private net::ScrapeSink {
   static constexpr size_t kPageBytesMax = 4u << 20;
 
   // `out` and `loop` outlive the source.
-  ModelsSource(runtime::EventLoop& loop, control::Shared<std::string>& out,
+  ModelsSource(runtime::EventLoop& loop, base::Snapshot<std::string>& out,
                std::string extra_lines);
   void SetBackends(const control::Backends& backends);
 
@@ -47,7 +48,7 @@ class ModelsSource final : private net::ScrapeSink {
     std::vector<std::pair<std::string, std::string>> models;
   };
 
-  control::Shared<std::string>& out_;
+  base::Snapshot<std::string>& out_;
   const std::string extra_lines_;
   base::Duration interval_ = kEagerInterval;
   net::Scraper scraper_;
