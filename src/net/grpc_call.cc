@@ -3,7 +3,6 @@
 
 #include "base/check.h"
 #include "base/strings.h"
-#include "net/grpc_frame.h"
 #include "net/grpc_gzip.h"
 #include "net/grpc_text.h"
 #include "net/http2_connection.h"
@@ -57,8 +56,8 @@ void GrpcCall::Clear() {
   counted_ = too_many_fields_ = response_begun_ = deferred_ = half_closed_ = finish_called_ =
       reset_called_ = trailers_sent_ = ended_ = reading_paused_ = above_high_ = compressed_ =
           accepts_gzip_ = false;
-  prefix_size_ = 0;
-  message_bytes_ = message_left_ = header_bytes_ = 0;
+  frames_ = {};
+  message_bytes_ = header_bytes_ = 0;
   owed_window_ = 0;
   received_bytes_ = sent_bytes_ = 0;
   deadline_ = base::TimePoint::max();
@@ -101,29 +100,18 @@ std::string_view GrpcCall::Metadata(std::string_view name) const {
 }
 
 void GrpcCall::Deliver(base::Slice chunk) {
+  frames_.Feed(chunk.view());
   while (Listening()) {
-    if (prefix_size_ < kGrpcPrefixBytes) {
-      while (prefix_size_ < kGrpcPrefixBytes && !chunk.empty()) {
-        prefix_[prefix_size_++] = *chunk.data();
-        chunk.RemovePrefix(1);
-      }
-      if (prefix_size_ < kGrpcPrefixBytes || !BeginMessage()) return;
-    } else if (chunk.empty()) {
-      return;
+    const wire::GrpcFrames::Event event = frames_.Next();
+    if (event == wire::GrpcFrames::Event::kMore) return;
+    if (event == wire::GrpcFrames::Event::kMessage) {
+      if (!BeginMessage()) return;
+      continue;
     }
-    const size_t size = std::min<size_t>(message_left_, chunk.size());
-    if (size == 0 && message_left_ > 0) return;
-    message_left_ -= static_cast<uint32_t>(size);
-    const bool last = message_left_ == 0;
-    if (last) prefix_size_ = 0;
-    base::Slice piece;
-    if (size == chunk.size()) {
-      piece = std::exchange(chunk, base::Slice());
-    } else {
-      piece = chunk.Sub(0, size);
-      chunk.RemovePrefix(size);
-    }
-    received_bytes_ += size;
+    const std::string_view part = frames_.part();
+    const bool last = frames_.last();
+    base::Slice piece = chunk.Sub(static_cast<size_t>(part.data() - chunk.data()), part.size());
+    received_bytes_ += part.size();
     if (compressed_) {
       DeliverCompressed(std::move(piece), last);
     } else {
@@ -133,9 +121,9 @@ void GrpcCall::Deliver(base::Slice chunk) {
 }
 
 bool GrpcCall::BeginMessage() {
-  const auto [compressed, size] = ReadGrpcPrefix(prefix_);
+  const uint32_t size = frames_.length();
   GrpcServer::Impl& server = connection_->server_;
-  compressed_ = compressed;
+  compressed_ = frames_.compressed();
   if (size > server.options.message_bytes_max) {
     ++server.stats.messages_too_large;
     Fail(GrpcEnd::kBadMessage, base::StatusCode::kResourceExhausted,
@@ -143,7 +131,7 @@ bool GrpcCall::BeginMessage() {
                       std::to_string(server.options.message_bytes_max)));
     return false;
   }
-  const bool malformed = static_cast<unsigned char>(prefix_[0]) > 1;
+  const bool malformed = frames_.flag() > 1;
   if (malformed || (compressed_ && !accepts_gzip_)) {
     ++server.stats.bad_messages;
     if (malformed) {
@@ -154,7 +142,6 @@ bool GrpcCall::BeginMessage() {
     }
     return false;
   }
-  message_left_ = size;
   message_bytes_ = compressed_ ? 0 : size;
   if (compressed_) {
     if (!gzip_) gzip_ = std::make_unique<GzipReader>(loop().buffers());
@@ -187,7 +174,7 @@ void GrpcCall::DeliverCompressed(base::Slice piece, bool last) {
 void GrpcCall::HalfClose() {
   half_closed_ = true;
   if (!Listening()) return;
-  if (prefix_size_ > 0) {
+  if (frames_.inside()) {
     ++connection_->server_.stats.bad_messages;
     Fail(GrpcEnd::kBadMessage, base::StatusCode::kInternal, "the last message is cut off");
     return;
@@ -215,21 +202,21 @@ void GrpcCall::Send(std::span<base::Slice> pieces) {
     Reset();
     return;
   }
-  char prefix[kGrpcPrefixBytes];
-  WriteGrpcPrefix(size, prefix);
+  char prefix[wire::kGrpcPrefixBytes];
+  wire::WriteGrpcPrefix(size, prefix);
   GrpcServer::Impl& server = connection_->server_;
   if (unsent_bytes_ == 0) last_progress_ = loop().now();
   if (size < kCopyBytes) {
-    AppendUnsent(server.CopySmall({prefix, kGrpcPrefixBytes}, pieces));
+    AppendUnsent(server.CopySmall({prefix, sizeof(prefix)}, pieces));
   } else {
-    AppendUnsent(server.CopySmall({prefix, kGrpcPrefixBytes}, {}));
+    AppendUnsent(server.CopySmall({prefix, sizeof(prefix)}, {}));
     for (base::Slice& piece : pieces) {
       if (piece.empty()) continue;
       AppendUnsent(piece.size() < kCopyBytes ? server.CopySmall(piece.view(), {})
                                              : std::move(piece));
     }
   }
-  sent_bytes_ += kGrpcPrefixBytes + size;
+  sent_bytes_ += sizeof(prefix) + size;
   if (unsent_bytes_ >= kUnsentHighBytes) above_high_ = true;
   connection_->ResumeData(*this);
 }

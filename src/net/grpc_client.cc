@@ -3,12 +3,10 @@
 #include <nghttp2/nghttp2.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/check.h"
 #include "net/grpc_connection.h"
-#include "net/grpc_frame.h"
 
 namespace llmd::net {
 namespace {
@@ -65,8 +63,8 @@ void ClientCall::Send(std::span<const base::Slice> message) {
   LLMD_CHECK(handler != nullptr && !send_closed, "message on a call that is closed");
   size_t bytes = 0;
   for (const base::Slice& piece : message) bytes += piece.size();
-  char head[kGrpcPrefixBytes];
-  WriteGrpcPrefix(bytes, head);
+  char head[wire::kGrpcPrefixBytes];
+  wire::WriteGrpcPrefix(bytes, head);
   queue.push_back(channel.loop.buffers().Copy({head, sizeof(head)}));
   for (const base::Slice& piece : message) {
     if (!piece.empty()) queue.push_back(piece);
@@ -114,45 +112,39 @@ size_t ClientCall::Take(size_t bytes, std::vector<base::Slice>* frame) {
 
 void ClientCall::Drop() {
   queue.clear();
-  queue_first = queued_bytes = prefix_bytes = message_left = 0;
+  queue_first = queued_bytes = 0;
+  frames = {};
 }
 
-bool ClientCall::ReceivePrefix(base::Slice* data) {
-  const size_t size = std::min(data->size(), kGrpcPrefixBytes - prefix_bytes);
-  std::memcpy(prefix + prefix_bytes, data->data(), size);
-  prefix_bytes += size;
-  data->RemovePrefix(size);
-  if (prefix_bytes < kGrpcPrefixBytes) return true;
-  const GrpcPrefix head = ReadGrpcPrefix(prefix);
-  message_left = head.message_bytes;
-  if (head.compressed) {
+bool ClientCall::TakesMessage() {
+  if (frames.compressed()) {
     refusal = base::Unimplemented("the server sent a compressed message");
-  } else if (message_left > channel.options.message_bytes_max) {
+  } else if (frames.length() > channel.options.message_bytes_max) {
     refusal = base::ResourceExhausted("the server sent a message of " +
-                                      std::to_string(message_left) + " bytes");
+                                      std::to_string(frames.length()) + " bytes");
   }
   return refusal.ok();
 }
 
 bool ClientCall::Receive(base::Slice data) {
-  while (handler && !data.empty()) {
-    if (prefix_bytes < kGrpcPrefixBytes) {
-      if (!ReceivePrefix(&data)) return false;
-      if (prefix_bytes < kGrpcPrefixBytes || (data.empty() && message_left > 0)) return true;
+  frames.Feed(data.view());
+  while (handler) {
+    const wire::GrpcFrames::Event event = frames.Next();
+    if (event == wire::GrpcFrames::Event::kMore) return true;
+    if (event == wire::GrpcFrames::Event::kMessage) {
+      if (!TakesMessage()) return false;
+      continue;
     }
-    const size_t size = std::min(data.size(), message_left);
-    message_left -= size;
-    if (message_left == 0) prefix_bytes = 0;
-    const base::Slice piece = data.Sub(0, size);
-    data.RemovePrefix(size);
-    handler->OnMessagePiece(piece, message_left == 0);
+    const std::string_view part = frames.part();
+    handler->OnMessagePiece(
+        data.Sub(static_cast<size_t>(part.data() - data.data()), part.size()), frames.last());
   }
   return true;
 }
 
 GrpcClientEnd ClientCall::EndOf(uint32_t http2_error_code) const {
   if (!refusal.ok()) return {.status = refusal};
-  if (grpc_status == 0 && prefix_bytes > 0) {
+  if (grpc_status == 0 && frames.inside()) {
     return {.status = base::Internal("the stream ended inside a message")};
   }
   if (grpc_status == 0) return {.from_server = true};

@@ -15,6 +15,7 @@
 #include "net/in_buffer.h"
 #include "net/out_queue.h"
 #include "runtime/stream.h"
+#include "wire/grpc_frames.h"
 
 struct nghttp2_session;
 struct nghttp2_session_callbacks;
@@ -35,7 +36,7 @@ class ClientCall final : public GrpcClientCall {
   void Drop();
   // False when a message came that cannot be taken; `refusal` says why.
   bool Receive(base::Slice data);
-  bool ReceivePrefix(base::Slice* data);
+  bool TakesMessage();
   GrpcClientEnd EndOf(uint32_t http2_error_code) const;
 
   GrpcChannel::Impl& channel;
@@ -54,9 +55,7 @@ class ClientCall final : public GrpcClientCall {
   bool above_high = false;
   bool await_sent = false;
   // Receiving.
-  char prefix[5];
-  size_t prefix_bytes = 0;  // seen; 5 inside a message
-  size_t message_left = 0;
+  wire::GrpcFrames frames;
   int http_status = 0;
   int grpc_status = -1;
   std::string grpc_message;

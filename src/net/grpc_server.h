@@ -31,10 +31,10 @@
 #include "base/buffer.h"
 #include "base/status.h"
 #include "base/time.h"
-#include "net/grpc_frame.h"
 #include "runtime/loop.h"
 #include "runtime/socket.h"
 #include "runtime/stream.h"
+#include "wire/grpc_frames.h"
 
 namespace llmd::net {
 
@@ -172,10 +172,8 @@ class GrpcCall {
   bool above_high_ = false;
   bool compressed_ = false;    // the present message
   bool accepts_gzip_ = false;  // grpc-encoding of the request is gzip
-  uint8_t prefix_size_ = 0;    // of the 5 bytes before a message, seen so far
-  char prefix_[kGrpcPrefixBytes] = {};
+  wire::GrpcFrames frames_;
   uint32_t message_bytes_ = 0;
-  uint32_t message_left_ = 0;
   uint32_t header_bytes_ = 0;
   size_t owed_window_ = 0;  // received and not given back
   uint64_t received_bytes_ = 0;

@@ -13,6 +13,7 @@
 
 #include "protocol/request.h"
 #include "protocol/usage.h"
+#include "wire/grpc_frames.h"
 #include "wire/proto_scan.h"
 #include "wire/sse.h"
 

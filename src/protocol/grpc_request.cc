@@ -242,8 +242,8 @@ base::Status GrpcRequestReader::Finish() const {
   if (!framed_) {
     return base::InvalidArgument(base::Concat(
         kPayload, "invalid gRPC frame: expected at least ",
-        std::to_string(wire::GrpcFrames::kHeaderBytes), " bytes for header, got ",
-        std::to_string(frames_.header_bytes())));
+        std::to_string(wire::kGrpcPrefixBytes), " bytes for header, got ",
+        std::to_string(frames_.prefix_bytes())));
   }
   if (wrong_ == kCompressed) return base::InvalidArgument(base::Concat(kPayload, wrong_));
   if (!good()) {

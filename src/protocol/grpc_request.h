@@ -16,6 +16,7 @@
 #include "base/status.h"
 #include "protocol/dialect.h"
 #include "protocol/pieces.h"
+#include "wire/grpc_frames.h"
 #include "wire/proto_scan.h"
 
 namespace llmd::protocol {

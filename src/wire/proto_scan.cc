@@ -169,29 +169,4 @@ bool PackedVarints::Feed(std::string_view part) {
   return run_ < kVarintBytesMax;
 }
 
-GrpcFrames::Event GrpcFrames::Next() {
-  if (header_bytes_ < kHeaderBytes) {
-    while (at_ < end_ && header_bytes_ < kHeaderBytes) {
-      header_[header_bytes_++] = static_cast<uint8_t>(*at_++);
-    }
-    if (header_bytes_ < kHeaderBytes) return Event::kMore;
-    length_ = uint32_t{header_[1]} << 24 | uint32_t{header_[2]} << 16 | uint32_t{header_[3]} << 8 |
-              uint32_t{header_[4]};
-    left_ = length_;
-    ended_ = false;
-    return Event::kMessage;
-  }
-  if (ended_) {
-    header_bytes_ = 0;
-    return Next();
-  }
-  const size_t size = std::min<size_t>(static_cast<size_t>(end_ - at_), left_);
-  if (size == 0 && left_ > 0) return Event::kMore;
-  part_ = {at_, size};
-  at_ += size;
-  left_ -= static_cast<uint32_t>(size);
-  ended_ = left_ == 0;
-  return Event::kPart;
-}
-
 }  // namespace llmd::wire

@@ -1,6 +1,6 @@
 // ProtoScanner: pull events from a protobuf message that arrives in chunks cut anywhere; the
-// sibling of JsonScanner for bodies, where protobuf.h reads messages that are wholly there.
-// GrpcFrames: the messages of a gRPC body, part by part.
+// sibling of JsonScanner for bodies, where protobuf.h reads messages that are wholly there. What a
+// gRPC body holds is grpc_frames.h's business.
 //
 //   ProtoScanner scan;
 //   scan.Begin(message_bytes);
@@ -15,7 +15,7 @@
 // comes in as many parts as chunks it lies in (parts may be empty, one has last()). 2. After kError
 // nothing else comes. 3. Fixed-size fields are passed over: nothing that we scan has one to read.
 // Limits: as protobuf.h; kProtoScanDepthMax messages inside each other.
-// Format: protobuf.dev/programming-guides/encoding; gRPC over HTTP/2, "Length-Prefixed-Message".
+// Format: protobuf.dev/programming-guides/encoding.
 #pragma once
 
 #include <cstddef>
@@ -105,42 +105,6 @@ class PackedVarints {
  private:
   uint64_t count_ = 0;
   uint32_t run_ = 0;  // bytes of an unfinished number
-};
-
-class GrpcFrames {
- public:
-  static constexpr size_t kHeaderBytes = 5;
-  enum class Event : uint8_t {
-    kMore,     // the chunk is used up
-    kMessage,  // a message begins: length(), compressed()
-    kPart,     // part() of it; last() on the final part, which may be empty
-  };
-
-  // `chunk` must live until the next Feed; the one before is used up.
-  void Feed(std::string_view chunk) {
-    at_ = chunk.data();
-    end_ = at_ + chunk.size();
-  }
-  Event Next();
-
-  uint32_t length() const { return length_; }
-  bool compressed() const { return header_[0] != 0; }
-  std::string_view part() const { return part_; }
-  bool last() const { return left_ == 0; }
-  // Bytes of the current header read so far; kHeaderBytes inside a message.
-  size_t header_bytes() const { return header_bytes_; }
-  // Bytes of the current message that are yet to come.
-  uint32_t left() const { return left_; }
-
- private:
-  const char* at_ = nullptr;
-  const char* end_ = nullptr;
-  std::string_view part_;
-  uint32_t length_ = 0;
-  uint32_t left_ = 0;
-  uint8_t header_bytes_ = 0;
-  bool ended_ = false;  // the final part was delivered
-  uint8_t header_[kHeaderBytes] = {};
 };
 
 }  // namespace llmd::wire

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "wire/grpc_frames.h"
 #include "wire/proto_scan.h"
 
 namespace {

@@ -14,7 +14,6 @@ namespace llmd::wire {
 namespace {
 
 using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 
 std::string Varint(uint64_t value) {
   std::string out;
@@ -183,34 +182,6 @@ TEST(PackedVarints, CountsWhateverTheCut) {
   EXPECT_TRUE(packed.Feed("\x80"));
   EXPECT_FALSE(packed.complete());
   EXPECT_FALSE(packed.Feed(std::string(9, '\x80')));
-}
-
-std::vector<std::string> Frames(std::string_view body, size_t cut) {
-  GrpcFrames frames;
-  std::vector<std::string> messages;
-  for (const std::string_view part : {body.substr(0, cut), body.substr(cut)}) {
-    const std::vector<char> chunk(part.begin(), part.end());
-    frames.Feed({chunk.data(), chunk.size()});
-    for (GrpcFrames::Event e; (e = frames.Next()) != GrpcFrames::Event::kMore;) {
-      if (e == GrpcFrames::Event::kMessage) {
-        messages.push_back(base::Concat(frames.compressed() ? "z" : "", "#",
-                                        std::to_string(frames.length()), ":"));
-      } else {
-        messages.back().append(frames.part());
-        if (frames.last()) messages.back() += ".";
-      }
-    }
-  }
-  return messages;
-}
-
-TEST(GrpcFrames, MessagesAtEveryCut) {
-  const std::string body = std::string("\0\0\0\0\5hello", 10) + std::string("\0\0\0\0\0", 5) +
-                           std::string("\1\0\0\0\2zz", 7) + std::string("\0\0\0\1\0ab", 7);
-  for (size_t cut = 0; cut <= body.size(); ++cut) {
-    EXPECT_THAT(Frames(body, cut), ElementsAre("#5:hello.", "#0:.", "z#2:zz.", "#256:ab"));
-  }
-  EXPECT_THAT(Frames(std::string("\0\0\0\0", 4), 2), IsEmpty());
 }
 
 }  // namespace
