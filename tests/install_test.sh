@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # cmake --install, then the template of docs/extend outside the tree: it finds llmd, builds a
-# program with a scorer of its own, passes its test, and that program takes a config with the scorer.
+# program with a scorer of its own and passes its test; that program takes a config with the scorer.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd -P)
 
