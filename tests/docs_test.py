@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""The commands of README and the guides do what the text around them says, against `llmd up`."""
+"""The commands of README and the guides do what the text around them says: against `llmd up`, and
+those of docs/epp.md against model servers of `llmd sim`."""
 
 import json
+import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 from harness import LLMD, ROOT, Program, free_ports, report, wait_for_http
 
@@ -21,6 +24,82 @@ def commands(words):
         lines = [line for block in fenced for line in block.splitlines()] + inline
         found += [line.strip() for line in lines if line.strip().startswith(words)]
     return found
+
+
+def scripts(page):
+    """The fenced blocks of a page that run llmd, each split before its last command, which serves."""
+    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    split = [block.rstrip().rpartition("\n") for block in blocks if "build/release/llmd" in block]
+    return [(before.replace("build/release/llmd", LLMD), last.replace("build/release/llmd", LLMD))
+            for before, _, last in split]
+
+
+class Picker:
+    """docs/epp.md in a folder of its own: `serve` runs one block and what it starts in the end."""
+
+    def __init__(self, folder, engines):
+        self.folder = folder
+        self.engines = engines
+        self.ext_proc = free_ports(3)
+        self.admin = self.ext_proc + 2
+
+    def serve(self, block):
+        before, last = block
+        for i, port in enumerate(["8001", "8002"]):
+            before = before.replace(port, str(self.engines + i))
+        done = subprocess.run(["bash", "-euc", before], cwd=self.folder, capture_output=True,
+                              timeout=60)
+        self.printed = done.stdout.decode()
+        assert done.returncode == 0, f"{before}: {done.stderr.decode()[-500:]}"
+        ports = (f" --grpc-port {self.ext_proc} --grpc-health-port {self.ext_proc + 1}"
+                 f" --metrics-port {self.admin} --drain-timeout 0s")
+        return Program(["bash", "-c", f"cd {self.folder} && exec {last}{ports}"], "epp")
+
+    def get(self, path, program):
+        return wait_for_http(f"http://127.0.0.1:{self.admin}{path}", program).decode()
+
+    def load(self, count, program, *flags):
+        """What the picker recorded of a short load."""
+        command = [LLMD, "bench", "--ext-proc", f"127.0.0.1:{self.ext_proc}", "--quiet",
+                   "--requests", str(count), *flags]
+        self.report = subprocess.run(command, capture_output=True, timeout=60).stdout.decode()
+        return json.loads(self.get(f"/debug/decisions?last={count}", program))["decisions"]
+
+
+def test_epp_starts_as_its_guide_says(picker, blocks):
+    with picker.serve(blocks[0]) as program:
+        for word in ["EndpointPickerConfig", "prefix-cache-scorer", "file-discovery"]:
+            assert word in picker.printed, picker.printed
+        assert picker.get("/readyz", program) == "ready\n"
+        decisions = picker.load(20, program, "--model", "sim")
+        assert " 20 ok, 0 failed" in picker.report, picker.report
+        names = {d["outcome"]["endpoint"].split()[0] for d in decisions}
+        assert names == {"default/a", "default/b"}, names
+
+
+def test_epp_reads_objects_as_its_guide_says(picker, blocks):
+    with picker.serve(blocks[1]) as program:
+        assert picker.get("/readyz", program) == "ready\n"
+        objective = ["-H", "x-llm-d-inference-objective: batch"]
+        batch = picker.load(4, program, "--model", "sim", *objective)
+        assert [d["priority"] for d in batch] == [-1] * 4, batch
+        # The generator calls it a failure that bodies come back changed; here they must.
+        picker.load(300, program, "--model", "chat")
+        counted = [line for line in picker.get("/metrics", program).splitlines()
+                   if "model_rewrite_decisions_total{" in line]
+        for target in ["chat-v1", "chat-v2"]:
+            assert any(f'"{target}"' in line for line in counted), counted
+
+
+def picker_tests():
+    blocks = scripts("docs/epp.md")
+    assert len(blocks) == 2, blocks
+    engines = free_ports(2)
+    sim = [LLMD, "sim", "--port", engines, "--count", 2, "--profile", "instant"]
+    with tempfile.TemporaryDirectory() as folder, Program(sim) as program:
+        wait_for_http(f"http://127.0.0.1:{engines + 1}/health", program)
+        return report([test_epp_starts_as_its_guide_says, test_epp_reads_objects_as_its_guide_says],
+                      Picker(pathlib.Path(folder), engines), blocks)
 
 
 def main():
@@ -85,4 +164,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main() | picker_tests())
