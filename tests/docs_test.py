@@ -27,7 +27,7 @@ def commands(words):
 
 
 def scripts(page):
-    """The fenced blocks of a page that run llmd, each split before its last command, which serves."""
+    """The fenced blocks of a page that run llmd, each cut before its last command, which serves."""
     blocks = re.findall(r"^```\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
     split = [block.rstrip().rpartition("\n") for block in blocks if "build/release/llmd" in block]
     return [(before.replace("build/release/llmd", LLMD), last.replace("build/release/llmd", LLMD))
