@@ -259,8 +259,7 @@ void OtlpExporter::Impl::Finish(const Status& status) {
              {"error", status});
     return;
   }
-  const auto reply = wire::ReadOtlpTraceReply(
-      options_.protocol == OtlpOptions::Protocol::kGrpc || http_status_ == 200 ? reply_ : "");
+  const auto reply = wire::ReadOtlpTraceReply(reply_);
   const uint64_t rejected = reply ? reply->rejected_spans : 0;
   tracer_.CountExported(count, rejected);
   if (rejected > 0) {
