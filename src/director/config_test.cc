@@ -282,7 +282,8 @@ TEST(Config, VersionAndKindAreChecked) {
       std::string(l.Load("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfg\n").message()),
       HasSubstr("unknown kind \"EndpointPickerConfg\", allowed is EndpointPickerConfig; did you "
                 "mean EndpointPickerConfig?"));
-  EXPECT_THAT(std::string(l.Load("plugins: []\n").message()), HasSubstr("apiVersion"));
+  // As upstream: what is absent is taken for what it must be.
+  EXPECT_TRUE(l.Load("plugins: []\n").ok());
   EXPECT_FALSE(l.Load("a: [").ok());
 }
 

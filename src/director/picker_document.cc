@@ -181,8 +181,8 @@ ObjectPtr<PickerDocument> DocumentType() {
   static const auto type =
       Object<D>("EndpointPickerConfig")
           .Where(&D::where)
-          .Required("apiVersion", "llm-d.ai/v1alpha1.", &D::api_version, config::String(1))
-          .Required("kind", "EndpointPickerConfig.", &D::kind, config::String(1))
+          .Field("apiVersion", "llm-d.ai/v1alpha1.", &D::api_version)
+          .Field("kind", "EndpointPickerConfig.", &D::kind)
           .Field("featureGates", "Optional features: name, name=true or name=false.",
                  &D::feature_gates)
           .Field("plugins", "Every plugin that is used.", &D::plugins,
@@ -298,13 +298,19 @@ void CheckAndNormalise(PickerDocument* d, ErrorList* errors, std::vector<std::st
     warnings->push_back(Concat("apiVersion ", kDeprecatedApiVersion, " is deprecated: use ",
                                kApiVersion));
     d->api_version = kApiVersion;
-  } else if (!d->api_version.empty() && d->api_version != kApiVersion) {
+  } else if (d->api_version.empty()) {
+    warnings->push_back(Concat("no apiVersion: taken for ", kApiVersion));
+    d->api_version = kApiVersion;
+  } else if (d->api_version != kApiVersion) {
     const std::string_view allowed[] = {kApiVersion};
     errors->Add(d->where.FindOrSelf("apiVersion"),
                 Concat("unknown apiVersion \"", d->api_version, "\", allowed is ", kApiVersion,
                        config::DidYouMean(d->api_version, allowed)));
   }
-  if (!d->kind.empty() && d->kind != kKind) {
+  if (d->kind.empty()) {
+    warnings->push_back(Concat("no kind: taken for ", kKind));
+    d->kind = kKind;
+  } else if (d->kind != kKind) {
     const std::string_view allowed[] = {kKind};
     errors->Add(d->where.FindOrSelf("kind"),
                 Concat("unknown kind \"", d->kind, "\", allowed is ", kKind,

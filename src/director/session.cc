@@ -161,12 +161,12 @@ BodyPolicy Session::OnHead(const RequestHead& head, base::TimePoint now) {
   const bool has_body = HasBody(head);
   s.api = s.generation().ApiFor(head.path);
   // Who asks an inference path without a body to send gets what the engine says to that.
-  if (!has_body && head.method != "POST") s.api = Api::kOpaque;
+  if (!has_body) s.api = Api::kOpaque;
   s.unclaimed = has_body && s.api == Api::kOpaque && !s.generation().has_fallback_parser();
   if (s.api != Api::kOpaque) {
     s.parser.emplace(s.api, *s.arena, &s.request,
                      protocol::RequestOptions{.model_required = NeedsModel(s)});
-    return has_body ? BodyPolicy::kDecideAtEnd : BodyPolicy::kNoBody;
+    return BodyPolicy::kDecideAtEnd;
   }
   if (!has_body) return BodyPolicy::kNoBody;
   if (const auto boundary = protocol::MultipartBoundary(head.content_type)) {

@@ -75,13 +75,18 @@ void ObserveTokens(SessionState& s, double duration_seconds) {
   s.record.cached_tokens = Tokens(usage.cached_tokens);
   const telemetry::RequestSeries& series = Series(s);
   const size_t w = s.writer();
-  series.input_tokens.Observe(w, static_cast<double>(usage.prompt_tokens));
-  series.output_tokens.Observe(w, static_cast<double>(usage.completion_tokens));
+  if (usage.prompt_tokens > 0) {
+    series.input_tokens.Observe(w, static_cast<double>(usage.prompt_tokens));
+  }
+  if (usage.completion_tokens > 0) {
+    series.output_tokens.Observe(w, static_cast<double>(usage.completion_tokens));
+  }
   if (usage.has_cached) series.cached_tokens.Observe(w, static_cast<double>(usage.cached_tokens));
   if (usage.completion_tokens <= 0) return;
   const auto output = static_cast<double>(usage.completion_tokens);
   series.ntpot_seconds.Observe(w, duration_seconds / output);
-  if (s.event_stream && output > 1 && s.chunks > 0) {
+  // A stream that came at once has no time per token.
+  if (s.event_stream && output > 1 && s.last_chunk_at > s.first_byte_at) {
     series.tpot_seconds.Observe(w,
                                 base::ToSeconds(s.last_chunk_at - s.first_byte_at) / (output - 1));
   }
@@ -175,7 +180,7 @@ Forward::Splice ReadReply(SessionState& s, std::string_view bytes) {
   if (bytes.empty()) return {};
   if (s.chunks++ == 0) {
     FirstByte(s);
-  } else if (s.event_stream) {
+  } else if (s.event_stream && s.context.now > s.last_chunk_at) {  // else a piece of one chunk
     s.series->itl_seconds.Observe(s.writer(), base::ToSeconds(s.context.now - s.last_chunk_at));
   }
   s.last_chunk_at = s.context.now;

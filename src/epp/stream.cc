@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/strings.h"
+#include "base/uuid.h"
 #include "director/headers.h"
 #include "epp/door.h"
 #include "epp/errors.h"
@@ -23,16 +23,6 @@ using wire::StructField;
 namespace {
 
 constexpr std::string_view kRequestIdHeader = "x-request-id";
-
-std::string_view MakeRequestId(base::Arena& arena, uint64_t high, uint64_t low) {
-  static constexpr char kHex[] = "0123456789abcdef";
-  char id[32];
-  for (size_t i = 0; i < 16; ++i, high >>= 4, low >>= 4) {
-    id[i] = kHex[high & 15];
-    id[16 + i] = kHex[low & 15];
-  }
-  return arena.Copy({id, sizeof(id)});
-}
 
 // Appends bytes [begin, end) of `body` to `out`.
 void AppendRange(std::span<const base::Slice> body, uint64_t begin, uint64_t end,
@@ -112,7 +102,8 @@ void Stream::OnRequestHeaders(const ExtProcMessage& message) {
   request_ = ReadRequestHeaders(message.headers, arena_);
   request_id_ = request_.request_id;
   if (request_id_.empty()) {
-    request_id_ = MakeRequestId(arena_, door_.NextSeed(), door_.NextSeed());
+    char room[base::kUuidBytes];
+    request_id_ = arena_.Copy(base::WriteUuid(door_.NextSeed(), door_.NextSeed(), room));
     request_id_made_ = true;
   }
   if (message.end_of_stream) request_.content_length = 0;
@@ -205,10 +196,6 @@ void Stream::Forward(const director::Forward& forward) {
   }
   SendHeldBody(body_ended_ && !trailers_came_);
   if (trailers_came_) Send(door_.writer().Trailers(ExtProcKind::kRequestTrailers));
-  if (!body_ended_ || !session_->skip_response()) return;
-  // Nothing to learn from the response: the proxy goes on without us.
-  EndSession(true, Termination::kNatural);
-  Answered();
 }
 
 void Stream::SendRoute(const director::Forward& forward) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/strings.h"
+#include "base/uuid.h"
 #include "gateway/door.h"
 #include "gateway/heads.h"
 #include "protocol/error.h"
@@ -68,12 +69,8 @@ void Relay::MakeRequestId() {
     request_id_.assign(given);
     return;
   }
-  static constexpr char kHex[] = "0123456789abcdef";
-  request_id_.clear();
-  for (int half = 0; half < 2; ++half) {
-    uint64_t bits = door_.NextSeed();
-    for (int i = 0; i < 16; ++i, bits >>= 4) request_id_.push_back(kHex[bits & 15]);
-  }
+  char room[base::kUuidBytes];
+  request_id_.assign(base::WriteUuid(door_.NextSeed(), door_.NextSeed(), room));
 }
 
 void Relay::OnBody(base::Slice piece) {

@@ -100,7 +100,7 @@ SessionAffinity::SessionAffinity(const Parameters& parameters, plugin::PluginCon
     : strategy_(parameters.strategy),
       header_(base::Trim(parameters.encoded_header.header).empty()
                   ? Parameters::EncodedHeader().header
-                  : std::string(base::Trim(parameters.encoded_header.header))),
+                  : base::ToLower(base::Trim(parameters.encoded_header.header))),
       profile_name_(parameters.profile_name),
       ttl_(Seconds(parameters.session_ids.eviction_ttl_seconds,
                    Parameters::SessionIds().eviction_ttl_seconds)),
