@@ -183,7 +183,8 @@ struct GrpcListener::Impl {
 
   void Deal(int fd, const runtime::SocketAddress& peer) {
     GrpcServer* server = servers[next++ % servers.size()];
-    if (server->loop().InLoopThread()) {
+    // Not InLoopThread: while workers start, that is true of a loop that does not run yet.
+    if (&server->loop() == &loop) {
       server->Adopt(fd, peer);
       return;
     }
