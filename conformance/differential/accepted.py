@@ -102,13 +102,6 @@ def message_of(body):
         return match[1] if match else body
 
 
-def request_id_form(expected, ours, steps):
-    for head, own in zip(pairs_of(expected, "request_headers"), pairs_of(ours, "request_headers")):
-        if ["x-request-id", "{hex}"] in own.get("set", ()):
-            head["set"] = [["x-request-id", "{hex}"] if pair == ["x-request-id", "{uuid}"] else pair
-                           for pair in head["set"]]
-
-
 def rewrite_keeps_bytes(expected, ours, steps):
     for body, own in zip(pairs_of(expected, "request_body"), pairs_of(ours, "request_body")):
         try:

@@ -237,14 +237,15 @@ std::span<const plugin::Header> Session::OnResponseHead(const plugin::ResponseHe
   return s.to_client.headers();
 }
 
-Forward::Splice Session::OnResponseBody(std::string_view bytes, base::TimePoint now) {
+Forward::Splice Session::OnResponseBody(std::string_view bytes, base::TimePoint now,
+                                        bool continues) {
   SessionState& s = *state_;
   s.context.now = now;
   if (s.phase != Phase::kRelaying) {
     LLMD_BUG("a reply's body out of order");
     return {};
   }
-  return ReadReply(s, bytes);
+  return ReadReply(s, bytes, continues);
 }
 
 bool Session::restores_model() const { return state_->restorer.has_value(); }

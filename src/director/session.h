@@ -143,7 +143,9 @@ class Session {
   // restored, returns the byte range of this piece to replace (else begin == end and no bytes). The
   // replacement dies with the next event. It may be shorter than the range: the end of a piece that
   // may hold half a name is kept, and comes with the next piece or from TakeHeldBack.
-  Forward::Splice OnResponseBody(std::string_view bytes, base::TimePoint now);
+  // `continues`: more of the chunk that the last call began, so no time between tokens.
+  Forward::Splice OnResponseBody(std::string_view bytes, base::TimePoint now,
+                                 bool continues = false);
   // After a decision: a plugin reads the reply's headers (else the door need not fill them in).
   bool reads_response_headers() const;
   // True when the reply may change its length (call after OnResponseHead): no Content-Length then.

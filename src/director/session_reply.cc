@@ -85,8 +85,8 @@ void ObserveTokens(SessionState& s, double duration_seconds) {
   if (usage.completion_tokens <= 0) return;
   const auto output = static_cast<double>(usage.completion_tokens);
   series.ntpot_seconds.Observe(w, duration_seconds / output);
-  // A stream that came at once has no time per token.
-  if (s.event_stream && output > 1 && s.last_chunk_at > s.first_byte_at) {
+  // A stream that came in one chunk has no time per token.
+  if (s.event_stream && output > 1 && s.chunks > 1) {
     series.tpot_seconds.Observe(w,
                                 base::ToSeconds(s.last_chunk_at - s.first_byte_at) / (output - 1));
   }
@@ -176,11 +176,13 @@ void BeginReply(SessionState& s, const plugin::ResponseHead& head) {
   }
 }
 
-Forward::Splice ReadReply(SessionState& s, std::string_view bytes) {
+Forward::Splice ReadReply(SessionState& s, std::string_view bytes, bool continues) {
   if (bytes.empty()) return {};
-  if (s.chunks++ == 0) {
+  const bool first = s.chunks == 0;
+  if (first || !continues) ++s.chunks;
+  if (first) {
     FirstByte(s);
-  } else if (s.event_stream && s.context.now > s.last_chunk_at) {  // else a piece of one chunk
+  } else if (s.event_stream && !continues) {
     s.series->itl_seconds.Observe(s.writer(), base::ToSeconds(s.context.now - s.last_chunk_at));
   }
   s.last_chunk_at = s.context.now;

@@ -125,7 +125,7 @@ telemetry::ErrorCode ErrorCodeOf(int http_status);
 
 // session_reply.cc: from the reply's head to the end.
 void BeginReply(SessionState& s, const plugin::ResponseHead& head);
-Forward::Splice ReadReply(SessionState& s, std::string_view bytes);
+Forward::Splice ReadReply(SessionState& s, std::string_view bytes, bool continues);
 void Finish(SessionState& s, Termination why, uint64_t response_bytes);
 
 // session_trace.cc. With a tracer: joins the caller's trace or begins one, decides whether the

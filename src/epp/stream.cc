@@ -320,8 +320,10 @@ void Stream::OnResponseBody(const ExtProcMessage& message) {
   response_shown_ = true;
   response_bytes_ += message.body_bytes;
   std::vector<base::Slice> edited;
+  bool continues = false;
   for (const base::Slice& piece : in_) {
-    const auto splice = session_->OnResponseBody(piece.view(), now());
+    const auto splice = session_->OnResponseBody(piece.view(), now(), continues);
+    continues = true;
     if (!restores_model_) continue;
     AppendRange({&piece, 1}, 0, splice.begin, &edited);
     if (splice.begin == splice.end && splice.bytes.empty()) {

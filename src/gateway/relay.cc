@@ -256,17 +256,19 @@ void Relay::RelayHead(const wire::ResponseHead& head, std::span<const plugin::He
 }
 
 void Relay::OnResponseBody(const base::Slice& raw, std::span<const std::string_view> decoded) {
+  bool continues = false;  // what one read brought came at one time
   for (const std::string_view piece : decoded) {
     relayed_bytes_ += piece.size();
-    RelayPiece(raw, piece);
+    RelayPiece(raw, piece, continues);
+    continues = true;
   }
   if (raw_) client_->SendBody(raw);
   if (client_->pending_bytes() >= net::ServerExchange::kPendingHighBytes) engine_->Pause();
 }
 
-void Relay::RelayPiece(const base::Slice& raw, std::string_view piece) {
+void Relay::RelayPiece(const base::Slice& raw, std::string_view piece, bool continues) {
   const director::Forward::Splice edit =
-      session_->OnResponseBody(piece, client_->loop().now());
+      session_->OnResponseBody(piece, client_->loop().now(), continues);
   if (raw_) return;
   const auto begin = static_cast<size_t>(piece.data() - raw.data());
   if (edit.begin == edit.end && edit.bytes.empty()) {

@@ -64,7 +64,7 @@ class Relay final : public net::ExchangeHandler, private net::ClientHandler {
   void SendReply(const director::Reply& reply);
   // `edits`: headers to add or replace.
   void RelayHead(const wire::ResponseHead& head, std::span<const plugin::Header> edits);
-  void RelayPiece(const base::Slice& raw, std::string_view piece);
+  void RelayPiece(const base::Slice& raw, std::string_view piece, bool continues);
   void EngineDied(const net::ClientError& error);
   void DropBody();
   void Release(director::Termination why, bool natural);
