@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Two independent gRPC clients, Python's grpcio and grpc++, talk to our gRPC server.
+# Two independent gRPC clients, Python's grpcio and grpc++, talk to our gRPC server and picker.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd -P)
 if ! "$root/tools/setup" peers sdk; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Python's grpcio and a small grpc++ program against the gRPC server, plain and over TLS."""
+"""Python's grpcio and small grpc++ programs against the gRPC server and the Endpoint Picker."""
 
 import os
 import pathlib
@@ -17,22 +17,36 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent.parent))
 from harness import LLMD, Program, free_ports, report  # noqa: E402
 
+CONFORMANCE = HERE.parent.parent.parent / "conformance"
+PROTOS = CONFORMANCE / "protos"
+sys.path.insert(0, str(CONFORMANCE / "differential"))
+import protos  # noqa: E402
+
 TMP = pathlib.Path(os.environ.get("LLMD_TMP") or tempfile.mkdtemp())
 SERVER = pathlib.Path(LLMD).resolve().parent / "tests" / "grpc_peer"
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
+EPP_CONFIG = """apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: file-discovery, parameters: {path: FILE}}
+- {type: queue-scorer}
+dataLayer: {discovery: {pluginRef: file-discovery}}
+"""
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
-def build_cpp_client():
-    for plugin, out in ((None, "--cpp_out"), ("/usr/bin/grpc_cpp_plugin", "--grpc_out")):
-        subprocess.run(["protoc", f"-I{HERE}", f"{out}={TMP}", "health.proto",
-                        *([f"--plugin=protoc-gen-grpc={plugin}"] if plugin else [])], check=True)
+def build_cpp(source, include, protos):
+    """Compiles `source` with what protoc makes of `protos`; returns the program."""
+    out = TMP / source.removesuffix(".cc")
+    out.mkdir()
+    for to in (f"--cpp_out={out}", f"--grpc_out={out}"):
+        subprocess.run(["protoc", f"-I{include}", to, *protos,
+                        "--plugin=protoc-gen-grpc=/usr/bin/grpc_cpp_plugin"], check=True)
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "grpc++", "protobuf"], check=True,
                            capture_output=True, text=True).stdout.split()
-    client = TMP / "grpc_client"
-    subprocess.run(["clang++-19", "-std=c++17", "-O1", "-w", f"-I{TMP}", HERE / "client.cc",
-                    TMP / "health.pb.cc", TMP / "health.grpc.pb.cc", "-o", client, *flags],
-                   check=True)
+    client = out / "client"
+    subprocess.run(["clang++-19", "-std=c++17", "-O1", "-w", f"-I{out}", HERE / source,
+                    *out.rglob("*.pb.cc"), "-o", client, *flags], check=True)
     return client
 
 
@@ -47,8 +61,64 @@ def wait_for_port(port, program):
             time.sleep(0.02)
 
 
+def process_tests(folder):
+    """Process, Check and Watch of `llmd epp`; its endpoints need not be there to be chosen."""
+    grpc_port = free_ports(6)
+    cpp = build_cpp("process.cc", PROTOS, sorted(
+        str(path.relative_to(PROTOS)) for path in PROTOS.rglob("*.proto")))
+    python = protos.load(folder)
+    (folder / "endpoints.yaml").write_text(
+        'endpoints: [{name: a, address: 127.0.0.1, port: "9"}]\n')
+    (folder / "epp.yaml").write_text(EPP_CONFIG.replace("FILE", str(folder / "endpoints.yaml")))
+
+    def epp(first, *flags):
+        return Program([LLMD, "epp", "--config-file", folder / "epp.yaml", "--grpc-port", first,
+                        "--grpc-health-port", first + 1, "--metrics-port", first + 2, *flags])
+
+    def test_cpp_process():
+        for first, secure in ((grpc_port, False), (grpc_port + 3, True)):
+            with epp(first, f"--secure-serving={str(secure).lower()}") as picker:
+                wait_for_port(first, picker)
+                pem, target = "-", f"127.0.0.1:{first}"
+                if secure:
+                    pem, target = folder / "epp.pem", f"localhost:{first}"
+                    pem.write_text(ssl.get_server_certificate(("localhost", first)))
+                for count, size in ((50, 1), (20, 100_000), (2, 4 << 20)):
+                    done = subprocess.run([cpp, target, pem, str(count), str(size)], check=True,
+                                          capture_output=True, text=True, timeout=60)
+                    assert done.stdout.split("\n")[:-1] == [
+                        f"127.0.0.1:9 {size} whole 0"] * count, done.stdout
+
+    def test_grpcio_process_and_health():
+        with epp(grpc_port, "--secure-serving=false") as picker:
+            wait_for_port(grpc_port, picker)
+            health = health_pb2_grpc.HealthStub(grpc.insecure_channel(f"127.0.0.1:{grpc_port + 1}"))
+            assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status == SERVING
+            watch = health.Watch(health_pb2.HealthCheckRequest(service="readiness"), timeout=30)
+            assert next(watch).status == SERVING
+            process = grpc.insecure_channel(f"127.0.0.1:{grpc_port}").stream_stream(
+                f"/{protos.SERVICE}/Process",
+                request_serializer=python.ProcessingRequest.SerializeToString,
+                response_deserializer=python.ProcessingResponse.FromString)
+            head = python.ProcessingRequest()
+            for name, value in ((":method", b"POST"), (":path", b"/v1/completions")):
+                head.request_headers.headers.headers.add(key=name, raw_value=value)
+            body = python.ProcessingRequest()
+            body.request_body.body = b'{"model":"m","prompt":"x"}'
+            body.request_body.end_of_stream = True
+            replies = list(process(iter([head, body]), timeout=10))
+            assert [reply.WhichOneof("response") for reply in replies] == [
+                "request_headers", "request_body"], replies
+            echoed = replies[1].request_body.response.body_mutation.streamed_response
+            assert echoed.body == body.request_body.body and echoed.end_of_stream
+            picker.process.terminate()
+            assert next(watch).status == NOT_SERVING
+
+    return [test_cpp_process, test_grpcio_process_and_health]
+
+
 def main():
-    cpp = build_cpp_client()
+    cpp = build_cpp("client.cc", HERE, ["health.proto"])
     plain_port = free_ports(2)
     tls_port = plain_port + 1
     plain, secure = f"127.0.0.1:{plain_port}", f"localhost:{tls_port}"
@@ -148,7 +218,7 @@ def main():
 
         return report([test_grpcio_check, test_grpcio_list, test_grpcio_watch,
                        test_grpcio_messages_of_every_size, test_grpcio_errors,
-                       test_cpp_check, test_cpp_watch, test_cpp_messages])
+                       test_cpp_check, test_cpp_watch, test_cpp_messages, *process_tests(TMP)])
 
 
 if __name__ == "__main__":
