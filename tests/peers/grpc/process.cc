@@ -1,7 +1,7 @@
-// A grpc++ ext_proc client for peers.py: plays one request of `argv[4]` body bytes and its streamed
-// reply, in duplex as Envoy does, `argv[3]` times on one channel to the picker at argv[1] (argv[2]: a
-// file of PEM to trust, or "-" for plain). Prints one line for each: the endpoint named, how many bytes
-// of request and reply came back as sent, and the status of the stream.
+// A grpc++ ext_proc client for peers.py: plays one request with a prompt of argv[4] bytes and its
+// streamed reply, in duplex as Envoy does, argv[3] times on one channel to the picker at argv[1]
+// (argv[2]: a file of PEM to trust, or "-" for plain). Prints one line for each: the endpoint named,
+// the prompt's bytes if the request came back as sent, whether the reply did, the stream's status.
 #include <grpcpp/grpcpp.h>
 
 #include <fstream>
@@ -58,7 +58,8 @@ std::string Relay(Stream& stream, const std::string& body, Body body_of, std::st
 void Process(ExternalProcessor::Stub& stub, size_t bytes) {
   grpc::ClientContext context;
   auto stream = stub.Process(&context);
-  const std::string body = R"({"model":"m","stream":true,"prompt":")" + std::string(bytes, 'x') + "\"}";
+  const std::string body =
+      R"({"model":"m","stream":true,"prompt":")" + std::string(bytes, 'x') + "\"}";
   ProcessingRequest head;
   Add(head.mutable_request_headers(), ":method", "POST");
   Add(head.mutable_request_headers(), ":path", "/v1/completions");
