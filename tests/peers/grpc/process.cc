@@ -1,6 +1,6 @@
 // A grpc++ ext_proc client for peers.py: plays one request with a prompt of argv[4] bytes and its
 // streamed reply, in duplex as Envoy does, argv[3] times on one channel to the picker at argv[1]
-// (argv[2]: a file of PEM to trust, or "-" for plain). Prints one line for each: the endpoint named,
+// (argv[2]: a file of PEM to trust, or "-" for plain). Prints a line for each: the endpoint named,
 // the prompt's bytes if the request came back as sent, whether the reply did, the stream's status.
 #include <grpcpp/grpcpp.h>
 
