@@ -440,7 +440,8 @@ class EppBench:
             progress("one decision: left out, build/release/bench/decision_bench is not built")
             return
         with self.stand.quiet_machine():
-            done = subprocess.run([program, "--benchmark_format=json"], capture_output=True,
+            done = subprocess.run([program, "--benchmark_format=json",
+                                   "--benchmark_filter=BM_Decision/"], capture_output=True,
                                   text=True)
         if done.returncode != 0:
             raise Failed(f"decision_bench: {done.stderr[-2000:]}")

@@ -216,12 +216,6 @@ StageResult Produce(SessionState& s) {
 // ---- what the decision looked like, for the record
 // ------------------------------------------------
 
-double TotalScore(const scheduling::Trace& trace, size_t i) {
-  double total = 0;
-  for (const scheduling::ScorerTrace& t : trace.scorers) total += t.weight * t.scores[i];
-  return total;
-}
-
 // Places of the best candidates in trace.scored: the choice and its fallbacks in their order, then
 // the others by score.
 size_t BestCandidates(const SessionState& s, std::span<uint32_t> best) {
@@ -236,22 +230,14 @@ size_t BestCandidates(const SessionState& s, std::span<uint32_t> best) {
     best[count++] = place_of(c.endpoint);
   }
   if (count == best.size()) return count;
-  const size_t chosen = count;
-  double totals[kRecordCandidatesMax];
-  for (uint32_t i = 0; i < scored.size(); ++i) {
-    if (std::find(best.begin(), best.begin() + static_cast<std::ptrdiff_t>(chosen), i) !=
-        best.begin() + static_cast<std::ptrdiff_t>(chosen)) {
-      continue;
-    }
-    const double total = TotalScore(s.trace, i);
-    if (count == best.size() && !(totals[count - 1] < total)) continue;
+  const std::span<const uint32_t> chosen = best.first(count);
+  const std::span<const double> totals = s.trace.totals;
+  for (uint32_t i = 0; i < totals.size(); ++i) {
+    if (count == best.size() && !(totals[best[count - 1]] < totals[i])) continue;
+    if (std::ranges::find(chosen, i) != chosen.end()) continue;
     size_t at = count < best.size() ? count++ : count - 1;
-    for (; at > chosen && totals[at - 1] < total; --at) {
-      best[at] = best[at - 1];
-      totals[at] = totals[at - 1];
-    }
+    for (; at > chosen.size() && totals[best[at - 1]] < totals[i]; --at) best[at] = best[at - 1];
     best[at] = i;
-    totals[at] = total;
   }
   return count;
 }
@@ -262,7 +248,7 @@ void RecordCandidateAt(const SessionState& s, uint32_t place,
   const EndpointNumber n = s.trace.scored[place];
   out->endpoint = n;
   out->endpoint_generation = static_cast<uint32_t>(s.pin.endpoint(n).generation);
-  out->score = static_cast<float>(TotalScore(s.trace, place));
+  out->score = static_cast<float>(s.trace.totals[place]);
   for (size_t i = 0; i < s.record.scorer_count; ++i) {
     out->scores[i] = static_cast<float>(s.trace.scorers[i].scores[place]);
   }
@@ -311,10 +297,9 @@ void RecordDecision(SessionState& s) {
   r.shown = static_cast<uint8_t>(BestCandidates(s, best));
   for (size_t i = 0; i < r.shown; ++i) RecordCandidateAt(s, best[i], prefix, &r.candidates[i]);
   if (prefix) {
-    const auto longest = std::max_element(prefix->matched_blocks.begin(),
-                                          prefix->matched_blocks.end());
-    s.hold->OnPrefixLookup(*prefix,
-                           longest == prefix->matched_blocks.end() ? 0 : *longest);
+    uint32_t longest = 0;
+    for (const uint32_t blocks : prefix->matched_blocks) longest = std::max(longest, blocks);
+    s.hold->OnPrefixLookup(*prefix, longest);
   }
 }
 

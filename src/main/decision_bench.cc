@@ -37,7 +37,8 @@ schedulingProfiles:
 // A fleet whose endpoints all have been scraped, under the default profile.
 class Bed {
  public:
-  explicit Bed(size_t endpoints) : fleet_(1), metrics_(1), records_(1) {
+  explicit Bed(size_t endpoints, bool idle = false)
+      : idle_(idle), fleet_(1), metrics_(1), records_(1) {
     std::vector<fleet::EndpointSpec> specs;
     for (size_t i = 0; i < endpoints; ++i) {
       specs.push_back({.name = "e" + std::to_string(i), .address = "10.0.0.1",
@@ -57,9 +58,9 @@ class Bed {
   void Scrape() {
     for (const fleet::EndpointNumber number : fleet_.members()->numbers) {
       fleet_.ReportLoad(number,
-                        {.waiting = static_cast<float>(number % 7),
-                         .running = static_cast<float>(number % 11),
-                         .kv_usage = static_cast<float>(number % 10) / 10,
+                        {.waiting = idle_ ? 0 : static_cast<float>(number % 7),
+                         .running = idle_ ? 0 : static_cast<float>(number % 11),
+                         .kv_usage = idle_ ? 0 : static_cast<float>(number % 10) / 10,
                          .block_tokens = 16,
                          .block_count = 8192},
                         now);
@@ -70,6 +71,7 @@ class Bed {
   base::TimePoint now{std::chrono::hours(1)};
 
  private:
+  const bool idle_;
   plugin::Catalogue catalogue_ = MakeCatalogue();
   fleet::Fleet fleet_;
   telemetry::Metrics metrics_;
@@ -86,8 +88,7 @@ std::string Body(size_t bytes, uint64_t conversation) {
   return body + R"("}]})";
 }
 
-void BM_Decision(benchmark::State& state) {
-  Bed bed(static_cast<size_t>(state.range(0)));
+void Decide(benchmark::State& state, Bed& bed) {
   std::vector<std::string> bodies;
   for (uint64_t i = 0; i < 16; ++i) bodies.push_back(Body(1 << 10, i));
   uint64_t seed = 0;
@@ -109,6 +110,11 @@ void BM_Decision(benchmark::State& state) {
     session.OnDone(0, bed.now);
   }
 }
+
+void BM_Decision(benchmark::State& state) {
+  Bed bed(static_cast<size_t>(state.range(0)));
+  Decide(state, bed);
+}
 BENCHMARK(BM_Decision)
     ->Arg(10)
     ->Arg(100)
@@ -116,6 +122,13 @@ BENCHMARK(BM_Decision)
     ->Arg(fleet::kEndpointsMax)
     ->UseManualTime()
     ->Unit(benchmark::kMicrosecond);
+
+// Most endpoints have the same score, so that ties are broken among nearly all.
+void BM_DecisionAmongIdle(benchmark::State& state) {
+  Bed bed(static_cast<size_t>(state.range(0)), true);
+  Decide(state, bed);
+}
+BENCHMARK(BM_DecisionAmongIdle)->Arg(1000)->UseManualTime()->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace llmd

@@ -111,6 +111,9 @@ class Picker {
                     size_t wanted) const = 0;
   // Endpoints that this picker's configuration asks for (maxNumOfEndpoints).
   virtual size_t endpoint_count() const = 0;
+  // True of a picker that chooses the highest scores and, of equal ones, those that stand first: it
+  // may be shown only the candidates that can be among the first `wanted`.
+  virtual bool takes_highest() const { return false; }
 };
 
 // One profile's run: the choice first, then fallbacks in order. Empty when filters left nothing.

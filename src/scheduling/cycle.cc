@@ -1,6 +1,7 @@
 #include "scheduling/cycle.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -21,6 +22,8 @@ constexpr bool kValidate = false;
 #else
 constexpr bool kValidate = true;
 #endif
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 template <class T>
 std::span<T> Uninitialised(base::Arena& arena, size_t n) {
@@ -60,19 +63,19 @@ plugin::EmptyMeans RunFilters(const Profile& profile, RequestContext& request,
 }
 
 // Clamps to [0, 1] in place and adds the weighted scores to the totals.
-void Combine(std::span<double> scores, double weight, std::span<ScoredCandidate> totals) {
+void Combine(std::span<double> scores, double weight, std::span<double> totals) {
   bool nan = false;
   for (size_t i = 0; i < scores.size(); ++i) {
     const double s = scores[i];
     nan |= s != s;
     scores[i] = s > 0 ? std::min(s, 1.0) : 0;  // NaN compares false
-    totals[i].score += weight * scores[i];
+    totals[i] += weight * scores[i];
   }
   if (nan) LLMD_BUG("a scorer gave NaN");
 }
 
 void RunScorers(const Profile& profile, RequestContext& request,
-                std::span<const EndpointNumber> candidates, std::span<ScoredCandidate> totals,
+                std::span<const EndpointNumber> candidates, std::span<double> totals,
                 Trace* trace, Stages& stages) {
   const bool keep = trace && trace->keep_scores;
   std::span<ScorerTrace> kept;
@@ -96,7 +99,37 @@ void RunScorers(const Profile& profile, RequestContext& request,
   if (keep) {
     trace->scored = candidates;
     trace->scorers = kept;
+    trace->totals = totals;
   }
+}
+
+constexpr size_t kHighestMax = 16;
+
+// The `wanted`-th highest total: what is lower is not chosen by score. Of more than kHighestMax
+// nobody is told apart.
+double LeastChosen(std::span<const double> totals, size_t wanted) {
+  if (wanted >= totals.size() || wanted > kHighestMax) return -kInfinity;
+  double highest[kHighestMax];
+  std::fill_n(highest, wanted, -kInfinity);
+  for (const double total : totals) {
+    if (!(highest[wanted - 1] < total)) continue;
+    size_t at = wanted - 1;
+    for (; at > 0 && highest[at - 1] < total; --at) highest[at] = highest[at - 1];
+    highest[at] = total;
+  }
+  return highest[wanted - 1];
+}
+
+// Fills `scored` with all candidates; returns its beginning, where those stand that have at least
+// `least`.
+std::span<ScoredCandidate> Divide(std::span<const EndpointNumber> candidates,
+                                  std::span<const double> totals, double least,
+                                  std::span<ScoredCandidate> scored) {
+  size_t begin = 0, end = scored.size();
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    scored[totals[i] < least ? --end : begin++] = {candidates[i], totals[i]};
+  }
+  return scored.first(begin);
 }
 
 void Shuffle(std::span<ScoredCandidate> candidates, base::Random& random) {
@@ -109,8 +142,8 @@ constexpr size_t kInsertionMax = 16;
 
 // Stable sort by requests in flight. Few candidates: insertion. Many: counting, because the numbers
 // are small; the comparison sort is for the fleet that is badly out of balance.
-std::span<ScoredCandidate> OrderByInFlight(std::span<ScoredCandidate> candidates,
-                                           const int64_t* in_flight, base::Arena& arena) {
+void OrderByInFlight(std::span<ScoredCandidate> candidates, const int64_t* in_flight,
+                     base::Arena& arena) {
   constexpr int64_t kBucketsMax = 4096;
   if (candidates.size() <= kInsertionMax) {
     for (size_t i = 1; i < candidates.size(); ++i) {
@@ -121,27 +154,27 @@ std::span<ScoredCandidate> OrderByInFlight(std::span<ScoredCandidate> candidates
       }
       candidates[at] = c;
     }
-    return candidates;
+    return;
   }
   int64_t low = in_flight[candidates[0].endpoint], high = low;
   for (const ScoredCandidate& c : candidates) {
     low = std::min(low, in_flight[c.endpoint]);
     high = std::max(high, in_flight[c.endpoint]);
   }
-  if (low == high) return candidates;
-  const auto out = Uninitialised<ScoredCandidate>(arena, candidates.size());
+  if (low == high) return;
+  const auto from = Uninitialised<ScoredCandidate>(arena, candidates.size());
+  std::copy(candidates.begin(), candidates.end(), from.begin());
   if (high - low < kBucketsMax) {
     const auto starts = arena.NewSpan<uint32_t>(static_cast<size_t>(high - low) + 2);
-    for (const ScoredCandidate& c : candidates) ++starts[in_flight[c.endpoint] - low + 1];
+    for (const ScoredCandidate& c : from) ++starts[in_flight[c.endpoint] - low + 1];
     for (size_t b = 1; b < starts.size(); ++b) starts[b] += starts[b - 1];
-    for (const ScoredCandidate& c : candidates) out[starts[in_flight[c.endpoint] - low]++] = c;
-    return out;
+    for (const ScoredCandidate& c : from) candidates[starts[in_flight[c.endpoint] - low]++] = c;
+    return;
   }
   const auto order = Uninitialised<std::pair<int64_t, uint32_t>>(arena, candidates.size());
-  for (uint32_t i = 0; i < order.size(); ++i) order[i] = {in_flight[candidates[i].endpoint], i};
+  for (uint32_t i = 0; i < order.size(); ++i) order[i] = {in_flight[from[i].endpoint], i};
   std::sort(order.begin(), order.end());
-  for (size_t i = 0; i < order.size(); ++i) out[i] = candidates[order[i].second];
-  return out;
+  for (size_t i = 0; i < order.size(); ++i) candidates[i] = from[order[i].second];
 }
 
 // True when the first `wanted` are different candidates.
@@ -217,27 +250,30 @@ ProfileResult RunProfile(const Profile& profile, RequestContext& request,
   if (left.numbers.empty()) return result;
 
   // Score and combine.
-  std::span<ScoredCandidate> scored = Uninitialised<ScoredCandidate>(arena, left.numbers.size());
-  for (size_t i = 0; i < scored.size(); ++i) scored[i] = {left.numbers[i], 0.0};
-  RunScorers(profile, request, left.numbers, scored, trace, stages);
+  const std::span<double> totals = arena.NewSpan<double>(left.numbers.size());
+  RunScorers(profile, request, left.numbers, totals, trace, stages);
   notes.Scored(!profile.scorers.empty());
-  // Now scored[i] is left.numbers[i] with its weighted sum; each part was within [0, 1].
+  // Now totals[i] is the weighted sum of left.numbers[i]; each part was within [0, 1].
 
   // Order for ties.
-  Shuffle(scored, request.random);
+  const plugin::Picker& picker = *profile.picker;
+  const size_t wanted =
+      std::min(totals.size(), std::max(endpoints_wanted, picker.endpoint_count()));
+  const double least = picker.takes_highest() ? LeastChosen(totals, wanted) : -kInfinity;
+  const auto scored = Uninitialised<ScoredCandidate>(arena, totals.size());
+  const std::span<ScoredCandidate> contenders = Divide(left.numbers, totals, least, scored);
+  Shuffle(contenders, request.random);
   if (request.fleet) {
-    scored = OrderByInFlight(scored, request.fleet->counter(fleet::kRequestsInFlight), arena);
+    OrderByInFlight(contenders, request.fleet->counter(fleet::kRequestsInFlight), arena);
   }
   if (scored.size() > kInsertionMax)
     stages.Skip();  // fewer are ordered in less than a reading takes
   notes.Ordered();
-  // Now equal scores stand in the order in which they should win.
+  // Now those who can be chosen come first, equal scores in the order in which they should win.
 
   // Pick.
-  const size_t wanted =
-      std::min(scored.size(), std::max(endpoints_wanted, profile.picker->endpoint_count()));
   stages(ExtensionPoint::kPicker, profile.picker_plugin,
-         [&] { profile.picker->Pick(request, scored, wanted); });
+         [&] { picker.Pick(request, contenders, wanted); });
   notes.Picked(scored);
   if (kValidate && !ValidPick(left.numbers, scored, wanted)) {
     LLMD_BUG("a picker chose twice or invented an endpoint");

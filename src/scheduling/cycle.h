@@ -37,7 +37,8 @@ struct Profile {
 // (more when the picker's configuration asks for more). Scores are clamped to [0, 1] before they
 // are weighted; NaN counts as 0 and is reported as a bug. The picker gets the candidates ordered by
 // requests in flight and, where these are equal, at random: a picker that leaves the order of equal
-// scores alone breaks ties that way. Result and trace live in the request's arena.
+// scores alone breaks ties that way. One that takes the highest scores gets only those that can be
+// chosen, so that nobody else needs an order. Result and trace live in the request's arena.
 plugin::ProfileResult RunProfile(const Profile& profile, plugin::RequestContext& request,
                                  std::span<const plugin::EndpointNumber> candidates,
                                  size_t endpoints_wanted, Trace* trace);

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "base/check.h"
 #include "scheduling/test_plugins.h"
@@ -98,7 +99,7 @@ TEST(Cycle, TiesGoToTheLeastBusyAndThenAreRandom) {
     bed.view.Book(fleet::kRequestsInFlight, 0, 2);
     bed.view.Book(fleet::kRequestsInFlight, 2, 1);
     const FunctionScorer same([](EndpointNumber) { return 0.5; });
-    const BestPicker picker;
+    const BestPicker picker(1, seed % 2 == 0);
     const auto order =
         bed.Run({.name = "p", .scorers = {{&same, 1, 0}}, .picker = &picker}, 5);
     EXPECT_EQ(order[3], 2u);
@@ -131,6 +132,35 @@ TEST(Cycle, OrdersByInFlightWhateverTheSpread) {
       expected.insert(expected.end(), same.begin(), same.end());
     }
     EXPECT_EQ(bed.Run({.name = "p", .picker = &picker}), expected) << n << " " << spread;
+  }
+}
+
+// Who cannot be chosen is left out of sight, and nothing else changes: against a plain sort.
+TEST(Cycle, APickerOfTheHighestChoosesAsIfItSawAll) {
+  using Place = std::pair<double, int64_t>;  // by score, then by requests in flight
+  base::Random random(3);
+  for (uint64_t round = 0; round < 300; ++round) {
+    const size_t n = 1 + random.Below(60), wanted = 1 + random.Below(20);
+    const uint64_t scores = 1 + random.Below(8), loads = 1 + random.Below(4);
+    Bed bed(n, round);
+    std::vector<Place> places, chosen;
+    for (EndpointNumber e = 0; e < n; ++e) {
+      places.push_back({-static_cast<double>(random.Below(scores)) / 8, random.Below(loads)});
+      bed.view.Book(fleet::kRequestsInFlight, e, places[e].second);
+    }
+    const FunctionScorer scorer([&](EndpointNumber e) { return -places[e].first; });
+    const BestPicker picker(1, true);
+    const auto order =
+        bed.Run({.name = "p", .scorers = {{&scorer, 1, 0}}, .picker = &picker}, wanted);
+    for (EndpointNumber e : order) chosen.push_back(places[e]);
+    std::map<EndpointNumber, double> scored;
+    for (const auto& c : bed.result.scored) scored[c.endpoint] = c.score;
+    ASSERT_EQ(scored.size(), n) << "the others are there, too";
+    for (const auto& [e, score] : scored) ASSERT_EQ(score, -places[e].first);
+    ASSERT_EQ(std::set(order.begin(), order.end()).size(), std::min(n, wanted));
+    std::sort(places.begin(), places.end());
+    places.resize(std::min(n, wanted));
+    ASSERT_EQ(chosen, places);
   }
 }
 
@@ -193,6 +223,7 @@ TEST(Cycle, TracesStagesAndScores) {
   EXPECT_THAT(trace.scorers[0].scores, ElementsAre(0, 1));
   EXPECT_THAT(trace.scorers[1].scores, ElementsAre(0.25, 0.25));
   EXPECT_EQ(trace.scorers[1].weight, 2);
+  EXPECT_THAT(trace.totals, ElementsAre(0.5, 1.5));
 }
 
 TEST(Schedule, RunsProfilesAndNamesThePrimaryOne) {

@@ -34,7 +34,7 @@ struct FunctionScorer final : plugin::Scorer {
 
 // Best scores first, equal ones in the order they came in.
 struct BestPicker final : plugin::Picker {
-  explicit BestPicker(size_t c = 1) : count(c) {}
+  explicit BestPicker(size_t c = 1, bool h = false) : count(c), highest(h) {}
   void Pick(plugin::RequestContext&, std::span<plugin::ScoredCandidate> scored,
             size_t wanted) const override {
     for (size_t i = 0; i < wanted; ++i) {
@@ -48,7 +48,9 @@ struct BestPicker final : plugin::Picker {
     }
   }
   size_t endpoint_count() const override { return count; }
+  bool takes_highest() const override { return highest; }
   size_t count;
+  bool highest;
 };
 
 // Runs every profile in order; the first is the primary one.

@@ -62,11 +62,12 @@ struct Trace {
   StageSink* sink = nullptr;
   uint32_t handler_plugin = 0;  // index of the profile handler, for the sink
   base::TimePoint border{};     // end of the last stage; the next one begins here
-  bool keep_scores = false;  // fill the two spans below (arena memory)
+  bool keep_scores = false;  // fill the three spans below (arena memory)
   bool keep_runs = false;    // fill `runs` (arena memory)
 
   std::span<const plugin::EndpointNumber> scored;  // candidates after the last profile's filters
   std::span<const ScorerTrace> scorers;
+  std::span<const double> totals;  // weighted sums, in the order of `scored`
   std::span<ProfileTrace> runs;  // in the order in which profiles ran
 };
 

@@ -1,6 +1,7 @@
 #include "plugins/scorer/kv_cache_utilization_scorer.h"
 
 #include "plugins/factory.h"
+#include "plugins/scorer/column.h"
 
 namespace llmd::plugins {
 namespace {
@@ -12,8 +13,8 @@ class KvCacheUtilizationScorer final : public plugin::Plugin, public plugin::Sco
   void Score(const plugin::RequestContext& request,
              std::span<const plugin::EndpointNumber> candidates,
              std::span<double> scores) const override {
-    const float* usage = request.fleet->kv_usage();
-    for (size_t i = 0; i < candidates.size(); ++i) scores[i] = 1.0 - usage[candidates[i]];
+    ScoreColumn(request.fleet->kv_usage(), candidates, scores,
+                [](float usage) { return 1.0 - usage; });
   }
 };
 

@@ -4,26 +4,21 @@
 #include <algorithm>
 #include <span>
 
-#include "plugin/plugin.h"
+#include "plugins/scorer/column.h"
 
 namespace llmd::plugins {
 
 inline void ScoreLowerIsBetter(const float* column,
                                std::span<const plugin::EndpointNumber> candidates,
                                std::span<double> scores) {
-  float low = column[candidates[0]], high = low;
-  for (plugin::EndpointNumber n : candidates) {
-    low = std::min(low, column[n]);
-    high = std::max(high, column[n]);
-  }
-  if (low == high) {
+  const ColumnRange range = RangeOf(column, candidates);
+  if (range.low == range.high) {
     std::fill(scores.begin(), scores.end(), 1.0);
     return;
   }
-  const double scale = 1.0 / (static_cast<double>(high) - low);
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    scores[i] = (static_cast<double>(high) - column[candidates[i]]) * scale;
-  }
+  const double high = range.high;
+  const double scale = 1.0 / (high - range.low);
+  ScoreColumn(column, candidates, scores, [&](float v) { return (high - v) * scale; });
 }
 
 }  // namespace llmd::plugins

@@ -4,6 +4,7 @@
 
 #include "plugin/keys.h"
 #include "plugins/factory.h"
+#include "plugins/scorer/column.h"
 
 namespace llmd::plugins {
 namespace {
@@ -45,11 +46,16 @@ class PrefixCacheScorer final : public plugin::Plugin, public plugin::Scorer {
     }
     const double ratio_weight = (1.0 - weight_) / match->total_blocks;
     const double length_scale = match->block_tokens / scale_tokens_;
-    for (size_t i = 0; i < candidates.size(); ++i) {
-      const plugin::EndpointNumber n = candidates[i];
-      const double blocks = n < match->matched_blocks.size() ? match->matched_blocks[n] : 0;
+    const auto score = [&](double blocks) {
       const double length = std::min(1.0, blocks * length_scale);
-      scores[i] = weight_ * length * length + ratio_weight * blocks;
+      return weight_ * length * length + ratio_weight * blocks;
+    };
+    const std::span<const uint32_t> matched = match->matched_blocks;
+    if (candidates.back() < matched.size()) {
+      return ScoreColumn(matched.data(), candidates, scores, score);
+    }
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      scores[i] = score(candidates[i] < matched.size() ? matched[candidates[i]] : 0);
     }
   }
 
