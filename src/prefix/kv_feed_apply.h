@@ -1,0 +1,214 @@
+// KvApplier: decoded KV events of one publisher into the KvIndex.
+//
+// What it settles, so that the index sees only (holder, tier, group, engine key -> block key):
+//   tiers        an event's medium, lower-cased, names a tier; tiers of equal weight share a number
+//   LoRA         the adapter's name replaces the model in the root of a chain, and a first extra
+//                key equal to it is not a multimodal item
+//   groups       full-attention groups and windowed ones (sliding, chunked, Mamba's last state) are
+//                told apart by kv_cache_spec_kind, which later events may omit; the index gets the
+//                window of each. Other kinds, and stores whose tokens do not fill their blocks, are
+//                skipped and counted with the reason.
+//   sizes        an engine's block of n canonical ones becomes n index entries with derived engine
+//                keys; n engine blocks of one canonical one are gathered (kv_feed_parts.h)
+//   parents      a store whose parent is unknown is parked under it (kv_feed_parked.h) and applied
+//                when the parent comes
+//   references   a block stored twice in one tier must be removed twice (the index counts)
+//
+// Thread safety: none; owned by the ingest thread.
+// Invariants: 1. Nothing in an event makes a check fail. 2. In the steady state nothing is
+// allocated for engines whose blocks are canonical ones or larger. 3. Holders are independent.
+// Limits: KvApplyLimits; what is over one is dropped and counted.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "base/time.h"
+#include "prefix/kv_events.h"
+#include "prefix/kv_index.h"
+#include "prefix/token_chain.h"
+
+namespace llmd::prefix {
+
+struct KvTierWeight {
+  std::string name;  // lower case: "gpu", "cpu", "storage"
+  double weight = 1;
+};
+
+// Which tier a medium is. Distinct weights are numbered in the order of their first mention; media
+// of one weight share a number, since only the weight is ever asked for. A medium that is not
+// listed counts as the part before its first '_' ("cpu_pinned" as "cpu"), else as the tier of least
+// weight: better to undervalue it than to send requests there for nothing.
+class KvTiers {
+ public:
+  static constexpr size_t kTiersMax = 4;  // of KvIndex
+
+  // InvalidArgument: no tier, more than kTiersMax distinct weights, a weight outside [0, 1], a name
+  // twice or empty.
+  static base::Result<KvTiers> Create(std::span<const KvTierWeight> tiers);
+  // gpu 1.0, cpu 0.8: upstream's defaults.
+  static KvTiers Default();
+
+  // Empty is "gpu". Upper or lower case.
+  Tier Number(std::string_view medium) const;
+  // By number; what KvIndex::Match takes.
+  std::span<const float> weights() const { return weights_; }
+  // Names of a number, the first one listed.
+  std::string_view name(Tier tier) const { return names_[tier]; }
+
+ private:
+  struct Listed {
+    std::string name;
+    Tier tier;
+  };
+  std::vector<Listed> listed_;
+  std::vector<float> weights_;
+  std::vector<std::string> names_;
+  Tier least_ = 0;
+};
+
+struct KvApplyLimits {
+  // Parked stores: those over a limit, oldest first, and those of that age are given up.
+  size_t parked_per_holder = 1024;
+  size_t parked_bytes_per_holder = 8u << 20;
+  base::Duration parked_age = std::chrono::seconds(30);
+  // Engine blocks smaller than a canonical one, of all holders; further ones are not indexed. About
+  // 200 bytes each.
+  size_t parts = 2'000'000;
+};
+
+struct KvApplyOptions {
+  std::shared_ptr<const TokenChain> chain;
+  uint32_t block_tokens = 16;  // canonical block
+  KvTiers tiers = KvTiers::Default();
+  KvApplyLimits limits;
+  // Block keys are the engine's own hashes, tokens are not looked at: for engines whose hashes
+  // requests reproduce (a fixed PYTHONHASHSEED and a canonical encoding).
+  bool engine_keys = false;
+};
+
+// Why a store or removal was not applied.
+enum class KvSkip : uint8_t {
+  kUnsupportedCacheKind,  // upstream's reasons
+  kInvalidBlockSize,
+  kNonDenseBlockSpan,
+  kUnknownGroup,
+  kTooManyGroups,  // ours
+  kPartsFull,
+};
+inline constexpr size_t kKvSkips = 6;
+// "unsupported_cache_kind" and so on.
+std::string_view KvSkipName(KvSkip skip);
+
+struct KvApplyStats {
+  uint64_t events = 0;            // well-formed ones
+  uint64_t malformed = 0;         // events that were not
+  uint64_t blocks_stored = 0;     // engine blocks, tier updates included
+  uint64_t blocks_removed = 0;    // engine blocks whose last reference went
+  uint64_t removes_counted = 0;   // removals that left references
+  uint64_t removes_unknown = 0;   // removals of what is not held
+  uint64_t tier_unknown = 0;      // blocks of tier updates that are not held
+  uint64_t cleared = 0;           // AllBlocksCleared
+  uint64_t parked = 0;            // stores put aside, ever
+  uint64_t parked_resolved = 0;   // of these, applied later
+  uint64_t parked_dropped = 0;    // of these, given up by age or limit
+  uint64_t parked_now = 0;        // stores
+  uint64_t parked_bytes = 0;
+  uint64_t parts_now = 0;
+  // [cache kind][reason], events.
+  std::array<std::array<uint64_t, kKvSkips>, kKvCacheKinds> stores_skipped{};
+  std::array<std::array<uint64_t, kKvSkips>, kKvCacheKinds> removals_skipped{};
+};
+
+// What is known of one holder beside what is in the index.
+class KvHolderState {
+ public:
+  explicit KvHolderState(HolderId holder);
+  ~KvHolderState();
+  KvHolderState(KvHolderState&&) noexcept;
+  KvHolderState& operator=(KvHolderState&&) noexcept;
+
+  HolderId holder() const { return holder_; }
+  // References to blocks, by parents and removals, since the last call: how many, how many unknown.
+  struct References {
+    uint32_t known = 0;
+    uint32_t unknown = 0;
+  };
+  References TakeReferences() { return std::exchange(references_, {}); }
+  size_t parked() const;
+
+ private:
+  friend class KvApplier;
+  struct Group {
+    uint32_t engine_group = 0;
+    KvCacheKind kind = KvCacheKind::kNone;
+    uint8_t number = 0;       // in the index
+    bool is_indexed = false;  // false: of a kind that is skipped
+    uint32_t block_size = 0;  // tokens of an engine block, 0: not known yet
+    uint32_t window = 0;      // tokens, 0: all
+  };
+  struct Rare;
+
+  HolderId holder_;
+  bool has_groups_ = false;  // events name groups; else group 0 is all there is
+  References references_;
+  std::vector<Group> groups_;   // as they appear; the one without a number first
+  std::unique_ptr<Rare> rare_;  // parked stores and parts, made when there are some
+};
+
+class KvApplier {
+ public:
+  // `index` outlives it.
+  KvApplier(const KvApplyOptions& options, KvIndex* index);
+
+  // `model` is the base model's name, for events that do not name one.
+  void Apply(KvHolderState* state, KvEventType type, const KvEvent& event, std::string_view model,
+             base::TimePoint now);
+  // All of the holder is gone; groups are forgotten too.
+  void Clear(KvHolderState* state);
+  // Gives up parked stores that waited too long; true if there were any.
+  bool Expire(KvHolderState* state, base::TimePoint now);
+  void CountMalformed(uint32_t events) { stats_.malformed += events; }
+
+  const KvApplyStats& stats() const { return stats_; }
+
+ private:
+  using Group = KvHolderState::Group;
+
+  // The group that an event is about, or null and why.
+  Group* FindGroup(KvHolderState* state, const KvEvent& event, bool learn, KvSkip* skip);
+  void TellGroups(const KvHolderState& state);
+  void Stored(KvHolderState* state, const KvEvent& event, std::string_view model,
+              base::TimePoint now);
+  bool StoreAfter(KvHolderState* state, const Group& group, Tier tier, const KvEvent& event,
+                  std::string_view root);
+  void StoreParts(KvHolderState* state, const Group& group, Tier tier, const KvEvent& event,
+                  std::string_view root);
+  void StoreTier(KvHolderState* state, const Group& group, Tier tier, const KvEvent& event);
+  void Removed(KvHolderState* state, const KvEvent& event);
+  void Remove(KvHolderState* state, const Group& group, Tier tier,
+              std::span<const EngineKey> hashes);
+  void Park(KvHolderState* state, const Group& group, Tier tier, const KvEvent& event,
+            base::TimePoint now);
+  void Resolve(KvHolderState* state, const Group& group, std::span<const EngineKey> hashes);
+  std::span<const BlockExtra> CanonicalExtras(const KvEvent& event, uint32_t ratio);
+  std::span<const EngineKey> SubKeys(std::span<const EngineKey> hashes, uint32_t ratio);
+
+  KvApplyOptions options_;
+  KvIndex* index_;
+  KvApplyStats stats_;
+  // Scratch, kept between events.
+  std::vector<BlockKey> keys_;
+  std::vector<EngineKey> sub_keys_;
+  std::vector<BlockExtra> extras_;
+};
+
+}  // namespace llmd::prefix
