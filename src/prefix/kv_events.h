@@ -34,8 +34,8 @@
 
 namespace llmd::prefix {
 
-// The last 8 bytes of an engine's block hash, big endian, or its integer. Engines number as they
-// like; two publishers' keys have nothing to do with each other.
+// The last 8 bytes of an engine's block hash, big endian, or its integer; never 0 (a hash that is 0
+// becomes 1). Two publishers' keys have nothing to do with each other.
 using EngineKey = uint64_t;
 
 enum class KvDialect : uint8_t { kVllm, kSglang, kMooncake };
@@ -71,9 +71,9 @@ KvCacheKind ParseKvCacheKind(std::string_view name);
 // One entry of a block's extra_keys.
 struct KvExtra {
   uint32_t block = 0;                // index into hashes
-  std::string_view text;             // identifier, salt or name; bytes of a digest
-  std::optional<int64_t> offset;     // of a multimodal item's start, relative to the block's
-  bool is_bytes = false;             // prompt-embedding digest
+  std::string_view text;          // identifier, salt or name; bytes of a digest
+  std::optional<int64_t> offset;  // of a multimodal item's start, relative to the block's
+  bool is_bytes = false;          // prompt-embedding digest
 
   friend bool operator==(const KvExtra&, const KvExtra&) = default;
 };
@@ -86,8 +86,8 @@ struct KvEvent {
   uint32_t block_size = 0;  // tokens per engine block; 0: not said
   std::optional<int64_t> lora_id;
   std::string_view lora_name;  // empty: base model
-  std::string_view medium;     // as the engine spells it; empty: not said
-  std::span<const KvExtra> extras;  // by block
+  std::string_view medium;          // as the engine spells it; empty: not said
+  std::span<const KvExtra> extras;  // ordered by block
   std::optional<uint32_t> group;
   KvCacheKind kind = KvCacheKind::kNone;
   uint32_t sliding_window = 0;  // tokens; 0: not said
@@ -102,8 +102,9 @@ struct KvEvent {
 
 class KvEventReader {
  public:
-  // A batch of 100,000 blocks of 16 tokens is 8 MiB; larger ones are refused as a whole.
-  static constexpr size_t kPayloadBytesMax = 64u << 20;
+  // A batch of 100,000 blocks of 16 tokens is 8 MiB; larger ones than this are refused as a whole.
+  // Scratch may take eight times as much.
+  static constexpr size_t kPayloadBytesMax = 16u << 20;
 
   explicit KvEventReader(KvDialect dialect) : dialect_(dialect) {}
 
@@ -123,33 +124,37 @@ class KvEventReader {
   size_t scratch_bytes() const;
 
  private:
-  struct Impl;
-  bool BeginBatch(wire::MsgpackReader in);
-  void FindTrailingRank(uint32_t fields);
+  enum class Field : uint8_t;
+
+  static Field FieldOf(std::string_view key);
+  static Field FieldAt(KvDialect dialect, KvEventType type, uint32_t position);
+  bool BeginArray(uint32_t fields, std::string_view payload);
+  bool BeginMap(uint32_t pairs);
+  bool ReadRank(wire::MsgpackReader* in);
   KvEventType ReadEvent(wire::MsgpackReader* in);
   KvEventType ReadEventArray(wire::MsgpackReader* in, uint32_t fields);
-  KvEventType ReadEventMap(wire::MsgpackReader* in, uint32_t fields);
+  KvEventType ReadEventMap(wire::MsgpackReader* in, uint32_t pairs);
+  bool ReadField(wire::MsgpackReader* in, Field field);
   bool ReadHashes(wire::MsgpackReader* in);
   bool ReadTokens(wire::MsgpackReader* in);
   bool ReadExtraKeys(wire::MsgpackReader* in);
-  bool ReadExtrasOfBlock(wire::MsgpackReader* in, uint32_t block);
+  bool ReadExtra(wire::MsgpackReader* in, uint32_t block);
   bool ReadMetadata(wire::MsgpackReader* in);
-  bool ReadStoredField(wire::MsgpackReader* in, uint32_t position);
-  bool ReadNamedField(wire::MsgpackReader* in, std::string_view key, KvEventType* type);
-  bool IsComplete(KvEventType type) const;
 
   KvDialect dialect_;
   wire::MsgpackReader in_{std::string_view()};
   uint32_t events_left_ = 0;
+  std::optional<uint32_t> lone_pairs_;  // the payload is one event, and its map's head is read
   double timestamp_ = 0;
   std::optional<uint32_t> rank_;
   uint32_t malformed_ = 0;
   KvEvent event_;
+  bool has_hashes_ = false;
   // Scratch behind the spans of event_, kept between events.
   std::vector<EngineKey> hashes_;
   std::vector<uint32_t> tokens_;
   std::vector<KvExtra> extras_;
-  std::string json_;  // a JSON batch, transcoded to msgpack
+  wire::MsgpackWriter json_;  // a JSON batch as msgpack
 };
 
 // --- writing, for simulated engines and tests
@@ -196,9 +201,10 @@ class KvEventWriter {
   std::string Finish(double timestamp, std::optional<uint32_t> rank);
 
  private:
-  void StoredMap(const KvStoredFields& fields);
-  void StoredArray(const KvStoredFields& fields);
-  void PutExtraKeys(const KvStoredFields& fields);
+  void Key(std::string_view name);
+  void Hashes(std::span<const KvWireHash> hashes);
+  void TextOrNil(std::string_view text);
+  void ExtraKeys(const KvStoredFields& fields);
 
   KvEventForm form_;
   size_t events_ = 0;

@@ -23,6 +23,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace llmd::wire {
 
@@ -63,8 +64,8 @@ class MsgpackReader {
   bool ReadNumber(double* value);
   bool ReadText(std::string_view* text);
   bool ReadBinary(std::string_view* bytes);
-  bool ReadArray(uint32_t* count);
-  bool ReadMap(uint32_t* pairs);
+  bool ReadArray(uint32_t* count) { return ReadCount(0x90, 0xdc, 1, count); }
+  bool ReadMap(uint32_t* pairs) { return ReadCount(0x80, 0xde, 2, pairs); }
   // Steps over one value, with all that is in it.
   bool Skip();
 
@@ -84,8 +85,10 @@ class MsgpackReader {
     return value;
   }
   uint8_t tag() const { return static_cast<uint8_t>(*p_); }
-  bool ReadRun(uint8_t tag8, uint8_t tag16, uint8_t tag32, std::string_view* bytes);
-  bool ReadCount(uint8_t tag16, uint8_t tag32, uint8_t fix, size_t item_bytes, uint32_t* count);
+  bool ReadInteger(uint64_t* bits, bool* is_negative);
+  // Text and binary tags come in threes, those of counts in pairs, for lengths of 1, 2 and 4 bytes.
+  bool ReadRun(uint8_t tag8, std::string_view* bytes);
+  bool ReadCount(uint8_t fix, uint8_t tag16, size_t item_bytes, uint32_t* count);
 
   const char* p_;
   const char* end_;
