@@ -11,11 +11,10 @@
 // must not destroy the socket that calls it.
 // Invariants: 1. Messages of one publisher arrive in its order; of what is lost (a full queue, a
 // lost connection) the transport tells nobody, so the messages carry a sequence. 2. Nothing
-// blocks: a publisher drops for a subscriber whose queue is full, and counts. 3. Unsent messages
-// die with their socket (linger 0).
-// Limits: kZmqFramesMax frames per message, longer ones are dropped and counted; bytes per frame
-// and messages per queue are options; kZmqTurnMessagesMax messages or kZmqTurnBytesMax bytes per
-// socket and turn of the loop.
+// blocks: a publisher drops for a subscriber whose queue is full, and counts that. 3. Unsent
+// messages die with their socket (linger 0). Limits: kZmqFramesMax frames per message, longer ones
+// are dropped and counted; bytes per frame and messages per queue are options; kZmqTurnMessagesMax
+// messages or kZmqTurnBytesMax bytes per socket and turn of the loop.
 //
 // Addresses are ZeroMQ's: "tcp://10.0.0.1:5557", "tcp://*:5557", "tcp://[::1]:5557",
 // "ipc:///run/kv.sock"; port 0 or * asks the kernel for one (see bound()).
@@ -91,7 +90,7 @@ struct ZmqStats {
   uint64_t messages = 0;
   uint64_t bytes = 0;
   uint64_t malformed = 0;        // dropped: too many frames
-  uint64_t overflowed = 0;       // publisher: messages that a subscriber's full queue lost
+  uint64_t overflows = 0;        // publisher: times that a subscriber's queue was found full
   uint64_t connections = 0;      // handshakes done
   uint64_t reconnections = 0;    // of them to an address that had been connected before
   uint64_t disconnections = 0;
@@ -121,8 +120,6 @@ class ZmqSink {
  protected:
   ~ZmqSink() = default;
 };
-
-class ZmqSocket;
 
 class ZmqSubscriber {
  public:
@@ -154,7 +151,8 @@ class ZmqPublisher {
   ~ZmqPublisher();
 
   // Queues one message for every subscriber whose topics match the first frame; nobody there is no
-  // loss. False if some subscriber's queue was full: it misses this message, the others get it.
+  // loss. False if some subscriber's queue is full: it misses this message and what follows until
+  // it has room again; the others get it.
   bool Send(std::span<const std::string_view> frames);
   const std::vector<std::string>& bound() const;
   const ZmqStats& stats() const;
