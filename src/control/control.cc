@@ -72,7 +72,10 @@ Control::Control(runtime::EventLoop& loop, State& state, const HostOptions& opti
       publish_(std::move(publish)),
       writer_(state.worker_count),
       lookups_(2, kLookupsWaitingMax, "lookup"),
-      resolver_(loop, lookups_) {}
+      resolver_(loop, lookups_),
+      outside_(loop, *state.outside, state.metrics, writer_),
+      errands_(loop, outside_),
+      kv_events_(state.fleet, state.metrics, state.worker_count + 1) {}
 
 Control::~Control() = default;
 
@@ -112,9 +115,12 @@ base::Status Control::BeginEngines() {
   load_scraper_ = std::make_unique<LoadScraper>(loop_, state_.fleet, state_.metrics, writer_,
                                                 options_.refresh_metrics_interval);
   load_scraper_->SetExtraLines(engine_header_.line());
+  outside_.SetEngineOptions(
+      {.engine_tls = tls.context, .engine_lines = engine_header_.line()});
   fleet_source_ = std::make_unique<FleetSource>(loop_, resolver_, state_.fleet, std::move(tls),
                                                 [this](std::shared_ptr<const Backends> backends) {
                                                   load_scraper_->SetBackends(backends);
+                                                  kv_events_.OnMembers();
                                                   publish_(std::move(backends));
                                                 });
   return base::OkStatus();
@@ -181,11 +187,13 @@ base::Status Control::UseConfig(std::string_view yaml, std::string_view filename
   LLMD_ASSIGN_OR_RETURN(auto generation,
                         director::Compile(yaml, filename, catalogue_, state_.fleet, load,
                                           generation_.get()));
+  LLMD_RETURN_IF_ERROR(kv_events_.SetGeneration(*generation));
   LLMD_RETURN_IF_ERROR(load_scraper_->SetGeneration(generation));
   for (const std::string& warning : generation->warnings()) {
     LLMD_LOG(kWarn, "configuration", {"warning", warning});
   }
   generation_ = generation;
+  errands_.SetGeneration(*generation_);
   state_.generations.Publish(std::move(generation));
   state_.metrics.Gauge(telemetry::MetricId::kConfigGeneration)
       .Set(static_cast<double>(generation_->number()));

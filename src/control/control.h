@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "control/admin.h"
+#include "control/errands.h"
 #include "control/fleet_source.h"
+#include "control/kv_events.h"
 #include "control/load_scraper.h"
 #include "control/options.h"
 #include "control/otlp_exporter.h"
@@ -76,6 +78,9 @@ class Control {
   std::unique_ptr<telemetry::Metrics::Registration> trace_counts_;
   std::unique_ptr<FleetSource> fleet_source_;
   std::unique_ptr<LoadScraper> load_scraper_;
+  Outside outside_;
+  Errands errands_;
+  KvEvents kv_events_;
   std::unique_ptr<Admin> admin_;
   std::unique_ptr<net::HttpServer> admin_server_;
   std::shared_ptr<const director::Generation> generation_;

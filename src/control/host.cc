@@ -20,6 +20,7 @@ void CollectProcess(telemetry::ScrapeSeries& series) {
   series.Set(MetricId::kProcessCpuSeconds, {}, runtime::ProcessCpuSeconds(0));
   series.Set(MetricId::kProcessOpenFds, {}, static_cast<double>(runtime::OpenFileCount()));
   series.Set(MetricId::kProcessMaxFds, {}, static_cast<double>(runtime::OpenFileLimit()));
+  series.Set(MetricId::kInfo, {LLMD_COMMIT, LLMD_BUILD_REF}, 1);
   for (const base::BugSite* site = base::FirstBugSite(); site; site = site->next) {
     series.Set(MetricId::kInternalBugTotal,
                {base::Concat(site->file, ":", std::to_string(site->line))},
@@ -58,6 +59,7 @@ Host::Host(const HostOptions& options, const plugin::Catalogue& catalogue, std::
 Host::~Host() {
   Stop();
   control_.reset();
+  state_.outside.reset();
 }
 
 base::Status Host::Begin(std::function<void(std::shared_ptr<const Backends>)> publish) {

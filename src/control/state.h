@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "control/memory_budget.h"
+#include "control/outside.h"
 #include "director/director.h"
 #include "fleet/fleet.h"
 #include "net/http_client.h"
@@ -29,15 +30,16 @@ struct Backend {
 using Backends = std::vector<Backend>;
 
 struct State {
-  // One more fleet view and metric writer than workers: the control thread's, with index
-  // `workers`.
+  // One more fleet view than workers, the control thread's, with index `workers`; of metric
+  // writers two more: the control thread's and behind it that of the ingest of KV events.
   State(size_t workers, uint64_t memory_budget_bytes, std::string pool)
       : worker_count(workers),
         pool_name(std::move(pool)),
         fleet(workers + 1),
-        metrics(workers + 1),
+        metrics(workers + 2),
         budget(memory_budget_bytes, workers),
-        records(workers) {}
+        records(workers),
+        outside(std::make_unique<OutsidePools>(workers)) {}
 
   const size_t worker_count;
   const std::string pool_name;
@@ -48,6 +50,7 @@ struct State {
   director::GenerationSource generations;
   director::ObjectsSource objects;
   director::RecordRing records;
+  std::unique_ptr<OutsidePools> outside;  // ends before the loops do
   std::atomic<bool> draining{false};
 };
 

@@ -198,6 +198,7 @@ struct WaitingProducer : plugin::Plugin, plugin::DataProducer {
     if (!knobs.ready) {
       const auto step = std::chrono::milliseconds(10);
       r.wait_until = knobs.wait_backwards ? r.now - step : r.now + step;
+      if (knobs.task) r.asked = knobs.task;
       return base::OkStatus();
     }
     auto* info = r.arena->New<plugin::PrefixCacheMatchInfo>();
@@ -403,6 +404,7 @@ Bed::Bed(size_t endpoints, DirectorOptions options)
   knobs.saturation = 0;
   knobs.refuse = knobs.asked = knobs.abandoned = knobs.routed = 0;
   knobs.ready = knobs.wait_backwards = false;
+  knobs.task.reset();
   knobs.keep = 0;
   knobs.watched = {};
   SetEndpoints(endpoints);

@@ -13,6 +13,7 @@
 #include "director/director.h"
 #include "plugin/catalogue.h"
 #include "plugin/keys.h"
+#include "plugin/outside.h"
 #include "telemetry/metrics.h"
 
 namespace llmd::director::testing {
@@ -40,6 +41,7 @@ struct Knobs {
   std::atomic<int> routed{0};           // OnRouted calls of inflight-load-producer
   std::atomic<bool> ready{false};       // of waiting-producer
   std::atomic<bool> wait_backwards{false};  // it asks to be called in the past
+  std::shared_ptr<plugin::OutsideTask> task;  // that it waits for, if any
   std::atomic<int> asked{0}, abandoned{0};  // calls of it
   std::atomic<uint32_t> keep{0};
   // What reply-watcher saw last.

@@ -5,7 +5,8 @@
 // thread or file.
 //
 //   OnHead -> OnBody* -> OnBodyEnd -> Decision
-//     kWait:    the door sets a timer for `wait_until`; then OnWake -> Decision
+//     kWait:    the door sets a timer for `wait_until` and has `ask` performed, where there is one;
+//               at that time, or when what was asked for has ended, OnWake -> Decision
 //     kForward: the door sends; then OnUpstreamFailed -> Decision (retry or reply), or
 //               OnResponseHead -> OnResponseBody* -> exactly one of OnDone / OnAborted
 //     kReply:   the door answers with `reply`; then OnDone
@@ -25,6 +26,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -83,6 +85,9 @@ struct Decision {
   Forward forward;
   Reply reply;
   base::TimePoint wait_until{};  // of kWait: when to call OnWake at the latest
+  // Of kWait: to be performed now. None: nothing, or it is under way from an earlier decision. Any
+  // other decision ends the interest in what is under way.
+  std::shared_ptr<plugin::OutsideTask> ask;
 };
 
 enum class BodyPolicy {

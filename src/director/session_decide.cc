@@ -6,6 +6,7 @@
 #include "base/strings.h"
 #include "director/headers.h"
 #include "director/session_state.h"
+#include "plugin/outside.h"
 #include "protocol/error.h"
 #include "scheduling/cycle.h"
 #include "scheduling/stages.h"
@@ -170,10 +171,20 @@ bool RenewCandidates(SessionState& s) {
   return !s.candidates.empty();
 }
 
+// What was asked for beside the loop is wanted no more, or was taken.
+void DropAsked(SessionState& s) {
+  if (!s.context.asked) return;
+  s.context.asked->Cancel();
+  s.context.asked.reset();
+}
+
 // True when the request is to wait for the producer that was just asked.
 bool Waits(SessionState& s, const ProducerStep& step, const base::Status& produced) {
   plugin::RequestContext& c = s.context;
-  if (c.wait_until == base::TimePoint{} && s.give_up_at == base::TimePoint{}) return false;
+  if (c.wait_until == base::TimePoint{} && s.give_up_at == base::TimePoint{}) {
+    DropAsked(s);
+    return false;
+  }
   if (s.give_up_at == base::TimePoint{}) s.give_up_at = c.now + step.producer->wait_max();
   const bool asks = c.wait_until > c.now && produced.ok();
   if (asks && c.now < s.give_up_at) {
@@ -185,6 +196,7 @@ bool Waits(SessionState& s, const ProducerStep& step, const base::Status& produc
     step.producer->Abandon(c);
   }
   c.wait_until = s.give_up_at = {};
+  DropAsked(s);
   return false;
 }
 
@@ -360,7 +372,8 @@ Decision Wait(SessionState& s) {
   return {.kind = Decision::Kind::kWait,
           .forward = {},
           .reply = {},
-          .wait_until = s.context.wait_until};
+          .wait_until = s.context.wait_until,
+          .ask = s.context.asked && s.context.asked->Begin() ? s.context.asked : nullptr};
 }
 
 }  // namespace
@@ -402,6 +415,7 @@ void AbandonWait(SessionState& s) {
   if (s.give_up_at == base::TimePoint{}) return;
   s.generation().producers()[s.producer].producer->Abandon(s.context);
   s.context.wait_until = s.give_up_at = {};
+  DropAsked(s);
 }
 
 Decision Send(SessionState& s) {
@@ -416,7 +430,8 @@ Decision Send(SessionState& s) {
                       .set_headers = s.context.to_engine.headers(),
                       .scored = s.profiles[s.primary].scored},
           .reply = {},
-          .wait_until = {}};
+          .wait_until = {},
+          .ask = {}};
 }
 
 Decision Refuse(SessionState& s, const Reply& reply) {

@@ -437,6 +437,34 @@ TEST(Waiting, IsNotForThePast) {
   session.OnAborted(Termination::kError, 0, bed.now);
 }
 
+TEST(Waiting, WorkBesideTheLoopIsHandedOutOnceAndCalledOffAtTheEnd) {
+  struct Task final : plugin::OutsideTask {};
+  for (const bool gives_up : {false, true}) {
+    WaitingBed bed;
+    const auto task = TestKnobs().task = std::make_shared<Task>();
+    Session session(bed.director(), 1, bed.now);
+    Decision d = Decide(session, bed);
+    ASSERT_EQ(d.kind, Decision::Kind::kWait);
+    EXPECT_EQ(d.ask, task);
+    bed.now += milliseconds(4);
+    d = session.OnWake(bed.now);
+    ASSERT_EQ(d.kind, Decision::Kind::kWait);
+    EXPECT_EQ(d.ask, nullptr) << "it is under way";
+    EXPECT_EQ(session.context().asked, task);
+    EXPECT_FALSE(task->cancelled());
+    if (!gives_up) {
+      task->End(base::OkStatus());
+      TestKnobs().ready = true;
+      EXPECT_EQ(session.OnWake(bed.now).kind, Decision::Kind::kForward);
+      EXPECT_EQ(session.context().asked, nullptr);
+    }
+    session.OnAborted(Termination::kClientDisconnect, 0, bed.now);
+    EXPECT_TRUE(task->cancelled());
+    EXPECT_EQ(task->ended(), !gives_up);
+    TestKnobs().task.reset();
+  }
+}
+
 TEST(Waiting, WhoLeftTheFleetMeanwhileIsNotChosen) {
   for (size_t left : {size_t{2}, size_t{0}}) {
     WaitingBed bed;

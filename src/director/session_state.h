@@ -36,6 +36,7 @@ struct SessionState {
   SessionState(DirectorCore& c, std::unique_ptr<base::Arena> a) : core(c), arena(std::move(a)) {
     context.arena = arena.get();
     context.fleet = &core.view;
+    context.worker = core.options.worker;
   }
 
   DirectorCore& core;

@@ -13,6 +13,7 @@
 
 #include "base/random.h"
 #include "control/memory_budget.h"
+#include "control/outside.h"
 #include "control/state.h"
 #include "director/director.h"
 #include "epp/options.h"
@@ -48,6 +49,7 @@ class Door final : public net::GrpcService {
   runtime::EventLoop& loop() { return loop_; }
   director::Director& director() { return director_; }
   control::BudgetLease& budget() { return lease_; }
+  control::Outside& outside() { return outside_; }
   wire::ExtProcWriter& writer() { return writer_; }
   uint64_t NextSeed() { return random_.Next(); }
   // "ip:port" as a proxy can connect to it; `fallback` for an endpoint that just left.
@@ -70,6 +72,7 @@ class Door final : public net::GrpcService {
   base::Random random_;
   director::Director director_;
   control::BudgetLease lease_;
+  control::Outside outside_;
   wire::ExtProcWriter writer_;
   std::vector<std::string> addresses_;  // by endpoint number
   std::vector<std::unique_ptr<Stream>> streams_;

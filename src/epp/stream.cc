@@ -39,9 +39,7 @@ void AppendRange(std::span<const base::Slice> body, uint64_t begin, uint64_t end
 }  // namespace
 
 Stream::Stream(Door& door)
-    : door_(door), reader_(&arena_), wake_(door.loop(), [this] {
-        if (phase_ == Phase::kWaiting) Act(session_->OnWake(now()));
-      }) {}
+    : door_(door), reader_(&arena_), wake_(door.loop(), [this] { Wake(); }) {}
 
 void Stream::Begin(net::GrpcCall& call) {
   call_ = &call;
@@ -175,15 +173,25 @@ void Stream::Decide() {
   Act(session_->OnBodyEnd(now()));
 }
 
-void Stream::Act(const Decision& decision) {
-  switch (decision.kind) {
-    case Decision::Kind::kForward: return Forward(decision.forward);
-    case Decision::Kind::kReply: return Refuse(decision.reply);
-    case Decision::Kind::kWait:
+void Stream::Act(Decision decision) {
+  while (decision.kind == Decision::Kind::kWait) {
+    if (!decision.ask || door_.outside().Begin(decision.ask, *this)) {
       phase_ = Phase::kWaiting;
       return wake_.ArmAt(decision.wait_until);
+    }
+    decision = session_->OnWake(now());
   }
+  wake_.Disarm();
+  door_.outside().Forget(*this);
+  if (decision.kind == Decision::Kind::kForward) return Forward(decision.forward);
+  Refuse(decision.reply);
 }
+
+void Stream::Wake() {
+  if (phase_ == Phase::kWaiting) Act(session_->OnWake(now()));
+}
+
+void Stream::OnOutsideEnd() { Wake(); }
 
 void Stream::Forward(const director::Forward& forward) {
   phase_ = Phase::kRouted;
@@ -431,6 +439,7 @@ void Stream::CloseSession(std::string_view outcome) {
   if (door_.writes_access_lines()) WriteAccessLine(outcome);
   DropBody();
   wake_.Disarm();
+  door_.outside().Forget(*this);
   session_.reset();
   phase_ = Phase::kDone;
 }

@@ -21,6 +21,7 @@
 
 #include "base/arena.h"
 #include "base/buffer.h"
+#include "control/outside.h"
 #include "director/session.h"
 #include "epp/headers.h"
 #include "net/grpc_server.h"
@@ -31,7 +32,7 @@ namespace llmd::epp {
 
 class Door;
 
-class Stream final : public net::GrpcHandler {
+class Stream final : public net::GrpcHandler, private control::OutsideWaiter {
  public:
   explicit Stream(Door& door);
 
@@ -62,7 +63,9 @@ class Stream final : public net::GrpcHandler {
 
   bool ReadSubset();
   void Decide();
-  void Act(const director::Decision& decision);
+  void Act(director::Decision decision);
+  void Wake();
+  void OnOutsideEnd() override;  // what the session asked for beside the loop
   void Forward(const director::Forward& forward);
   void Refuse(const director::Reply& reply);
   void RefuseOverBudget();

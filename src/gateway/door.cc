@@ -52,6 +52,7 @@ Door::Door(DoorShared& shared, size_t worker, runtime::EventLoop& loop, uint64_t
       director_(shared.state.generations, shared.state.fleet, shared.state.metrics,
                 shared.state.records, OptionsOf(shared, worker)),
       lease_(shared.state.budget),
+      outside_(loop, *shared.state.outside, shared.state.metrics, worker),
       keys_(shared.keys),
       models_body_(shared.models_body) {
   for (size_t i = 0; i < std::size(limits_); ++i) {

@@ -14,6 +14,7 @@
 #include "base/random.h"
 #include "base/snapshot.h"
 #include "control/control.h"
+#include "control/outside.h"
 #include "control/state.h"
 #include "director/director.h"
 #include "fleet/fleet.h"
@@ -54,6 +55,7 @@ class Door final : public net::HttpService {
   director::Director& director() { return director_; }
   net::HttpClient& client() { return client_; }
   control::BudgetLease& budget() { return lease_; }
+  control::Outside& outside() { return outside_; }
   // nullptr when the endpoint cannot be reached (it just left).
   net::ClientTarget* TargetOf(fleet::EndpointNumber number) const {
     return number < targets_.size() ? targets_[number].target : nullptr;
@@ -90,6 +92,7 @@ class Door final : public net::HttpService {
   net::HttpClient client_;
   director::Director director_;
   control::BudgetLease lease_;
+  control::Outside outside_;
   std::vector<Target> targets_;  // by endpoint number
   std::vector<std::unique_ptr<Relay>> relays_;
   std::vector<Relay*> idle_relays_;

@@ -115,28 +115,38 @@ void Relay::Decide() {
 // Ends with a request under way or a reply of our own; endpoints that cannot even be tried count as
 // failed connections, so the session's retry limits end the loop.
 void Relay::Act(Decision decision) {
-  while (decision.kind == Decision::Kind::kForward) {
+  while (decision.kind != Decision::Kind::kReply) {
+    const base::TimePoint now = client_->loop().now();
+    if (decision.kind == Decision::Kind::kWait) {
+      if (Wait(decision)) return;
+      decision = session_->OnWake(now);
+      continue;
+    }
+    door_.outside().Forget(*this);
     if (StartUpstream(decision.forward)) return;
-    decision = session_->OnUpstreamFailed(UpstreamFailure::kConnect, 0, !streaming_upload_,
-                                          client_->loop().now());
+    decision = session_->OnUpstreamFailed(UpstreamFailure::kConnect, 0, !streaming_upload_, now);
   }
-  if (decision.kind == Decision::Kind::kWait) return WaitUntil(decision.wait_until);
   if (outcome_.empty()) outcome_ = attempts_ == 0 ? "rejected" : "upstream_error";
   SendReply(decision.reply);
 }
 
-void Relay::WaitUntil(base::TimePoint when) {
+bool Relay::Wait(const Decision& decision) {
+  if (decision.ask && !door_.outside().Begin(decision.ask, *this)) return false;
   decided_ = false;
   waiting_ = true;
-  if (!wake_) {
-    wake_ = std::make_unique<runtime::Timer>(client_->loop(), [this] {
-      waiting_ = false;
-      decided_ = true;
-      Act(session_->OnWake(client_->loop().now()));
-    });
-  }
-  wake_->ArmAt(when);
+  if (!wake_) wake_ = std::make_unique<runtime::Timer>(client_->loop(), [this] { Wake(); });
+  wake_->ArmAt(decision.wait_until);
+  return true;
 }
+
+void Relay::Wake() {
+  wake_->Disarm();
+  waiting_ = false;
+  decided_ = true;
+  Act(session_->OnWake(client_->loop().now()));
+}
+
+void Relay::OnOutsideEnd() { Wake(); }
 
 bool Relay::StartUpstream(const director::Forward& forward) {
   ++attempts_;
@@ -191,6 +201,7 @@ bool Relay::StartUpstream(const director::Forward& forward) {
 void Relay::SendReply(const director::Reply& reply) {
   replied_ = true;
   if (waiting_) wake_->Disarm();
+  door_.outside().Forget(*this);
   status_ = reply.http_status;
   DropBody();
   std::string lines = base::Concat("x-request-id: ", request_id_, "\r\n");
@@ -349,6 +360,7 @@ void Relay::Release(Termination why, bool natural) {
   WriteAccessLine(outcome_);
   DropBody();
   if (waiting_) wake_->Disarm();
+  door_.outside().Forget(*this);
   edited_.clear();
   session_.reset();
   client_ = nullptr;

@@ -7,7 +7,7 @@
 //   client head -> session.OnHead        body -> session.OnBody     -> Decision
 //   Forward -> engine exchange           engine head, body, end     -> client, same loop turn
 //   engine failed before its reply       -> session.OnUpstreamFailed -> Decision again
-//   Wait    -> timer                     -> session.OnWake          -> Decision again
+//   Wait    -> timer, work beside the loop -> session.OnWake        -> Decision again
 //
 // Belongs to one worker; the door keeps finished relays for reuse. Lifetime: from Begin to the call
 // of OnFinished or OnClientGone, in which it gives itself back. Limits: the body is held while it
@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "base/buffer.h"
+#include "control/outside.h"
 #include "director/session.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
@@ -33,7 +34,9 @@ namespace llmd::gateway {
 
 class Door;
 
-class Relay final : public net::ExchangeHandler, private net::ClientHandler {
+class Relay final : public net::ExchangeHandler,
+                    private net::ClientHandler,
+                    private control::OutsideWaiter {
  public:
   explicit Relay(Door& door) : door_(door) {}
   ~Relay() override = default;
@@ -56,10 +59,15 @@ class Relay final : public net::ExchangeHandler, private net::ClientHandler {
   void OnResponseError(const net::ClientError& error) override;
   void OnRequestWritable() override;
 
+  // What the session asked for beside the loop.
+  void OnOutsideEnd() override;
+
   void MakeRequestId();
   void Decide();
   void Act(director::Decision decision);
-  void WaitUntil(base::TimePoint when);
+  // False: what the session asked for cannot be had.
+  bool Wait(const director::Decision& decision);
+  void Wake();
   bool StartUpstream(const director::Forward& forward);
   void SendReply(const director::Reply& reply);
   // `edits`: headers to add or replace.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -18,6 +19,8 @@
 #include "protocol/request.h"
 
 namespace llmd::plugin {
+
+class OutsideTask;
 
 struct Header {
   std::string_view name;  // as received; compare with base::EqualsIgnoreCase
@@ -69,6 +72,9 @@ struct RequestContext {
   HeaderEdits to_engine;
   // Set by a data producer that cannot answer yet; see DataProducer::Produce. TimePoint{}: no wait.
   base::TimePoint wait_until{};
+  // What that producer waits for beside the loop, see outside.h. Another producer never sees it.
+  std::shared_ptr<OutsideTask> asked;
+  size_t worker = 0;  // which of Fleet::worker_count() handles the request
 
   // Adds or replaces a header of the request towards the engine; see HeaderEdits::Set. What a
   // PreRequest plugin sets is forgotten when a retry moves the request, before it is called again.
