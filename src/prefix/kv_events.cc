@@ -82,7 +82,8 @@ KvCacheKind ParseKvCacheKind(std::string_view name) {
   return KvCacheKind::kUnknown;
 }
 
-// --- batches --------------------------------------------------------------------------------------
+// --- batches
+// --------------------------------------------------------------------------------------
 
 bool KvEventReader::Begin(std::string_view payload) {
   events_left_ = 0;
@@ -135,8 +136,8 @@ bool KvEventReader::BeginArray(uint32_t fields, std::string_view payload) {
     return from_end(value_bytes + 1) == is_unsigned || from_end(value_bytes + 1) == is_unsigned + 4;
   };
   const uint8_t last = from_end(1);
-  if (fields == 3 && (last < 0x80 || last == 0xc0) && !is_tag(2, 0xcd) && !is_tag(4, 0xce) &&
-      !is_tag(8, 0xcf)) {
+  if (fields == 3 && (last < 0x80 || last == 0xc0) && !is_tag(1, 0xcc) && !is_tag(2, 0xcd) &&
+      !is_tag(4, 0xce) && !is_tag(8, 0xcf)) {
     if (last != 0xc0) rank_ = last;
     return true;
   }
@@ -201,7 +202,8 @@ KvEventType KvEventReader::Next() {
   return KvEventType::kEnd;
 }
 
-// --- events ---------------------------------------------------------------------------------------
+// --- events
+// ---------------------------------------------------------------------------------------
 
 enum class KvEventReader::Field : uint8_t {
   kUnknown,
@@ -301,7 +303,9 @@ KvEventType KvEventReader::ReadEventArray(MsgpackReader* in, uint32_t fields) {
   std::string_view tag;
   if (fields == 0 || !in->ReadText(&tag)) return KvEventType::kEnd;
   const KvEventType type = EventTypeOf(tag);
-  const uint32_t required = type == KvEventType::kStored ? 5 : type == KvEventType::kRemoved ? 2 : 1;
+  const uint32_t required = type == KvEventType::kStored    ? 5
+                            : type == KvEventType::kRemoved ? 2
+                                                            : 1;
   if (type == KvEventType::kEnd || fields < required) return KvEventType::kEnd;
   for (uint32_t position = 1; position < fields; ++position) {
     if (!ReadField(in, FieldAt(dialect_, type, position))) return KvEventType::kEnd;

@@ -15,7 +15,9 @@ void KvEventWriter::Hashes(std::span<const KvWireHash> hashes) {
   }
 }
 
-void KvEventWriter::TextOrNil(std::string_view text) { text.empty() ? out_.Nil() : out_.Text(text); }
+void KvEventWriter::TextOrNil(std::string_view text) {
+  text.empty() ? out_.Nil() : out_.Text(text);
+}
 
 void KvEventWriter::ExtraKeys(const KvStoredFields& fields) {
   if (!fields.has_extra_keys) return out_.Nil();
@@ -125,7 +127,8 @@ std::string KvEventWriter::Finish(double timestamp, std::optional<uint32_t> rank
   return batch.Take();
 }
 
-// --- topics and sequence frames -------------------------------------------------------------------
+// --- topics and sequence frames
+// -------------------------------------------------------------------
 
 KvTopic ParseKvTopic(std::string_view topic) {
   const size_t pod = topic.find('@');
