@@ -1,5 +1,6 @@
 #include "engine/block_pool.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/check.h"
@@ -13,7 +14,7 @@ BlockPool::BlockPool(uint32_t block_count)
   for (BlockId id = 0; id < block_count; ++id) PushWarm(id);
 }
 
-void BlockPool::Allocate(uint32_t n, std::vector<BlockId>* out) {
+void BlockPool::Allocate(uint32_t n, std::vector<BlockId>* out, std::vector<BlockId>* evicted) {
   LLMD_CHECK(n <= free_count_, "more blocks asked for than are free");
   for (; n > 0; --n) {
     const BlockId id = coldest_;
@@ -21,6 +22,7 @@ void BlockPool::Allocate(uint32_t n, std::vector<BlockId>* out) {
     if (blocks_[id].hashed) {
       Forget(id);
       ++evictions_;
+      if (evicted != nullptr) evicted->push_back(id);
     }
     blocks_[id].references = 1;
     out->push_back(id);
@@ -54,6 +56,11 @@ void BlockPool::Release(std::span<const BlockId> sequence) {
     LLMD_DCHECK(b.references > 0, "released more often than held");
     if (--b.references == 0) PushWarm(sequence[i]);
   }
+}
+
+void BlockPool::ForgetAll() {
+  std::ranges::fill(buckets_, kNoBlock);
+  for (Block& block : blocks_) block.hashed = false;
 }
 
 void BlockPool::PushWarm(BlockId id) {

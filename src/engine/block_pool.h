@@ -32,8 +32,9 @@ class BlockPool {
   uint64_t evictions() const { return evictions_; }
 
   // Takes `n` blocks off the cold end of the free list, each with one reference and no hash, and
-  // appends them to `out`. Needs n <= free_count().
-  void Allocate(uint32_t n, std::vector<BlockId>* out);
+  // appends them to `out`. Needs n <= free_count(). Those that lost their content are appended to
+  // `evicted` too, in order; hash_of still tells what it was.
+  void Allocate(uint32_t n, std::vector<BlockId>* out, std::vector<BlockId>* evicted = nullptr);
   BlockId Find(uint64_t hash) const;
   bool IsFree(BlockId block) const { return blocks_[block].references == 0; }
   // One more reference; a free block leaves the free list.
@@ -44,7 +45,12 @@ class BlockPool {
   // the free list, last block first: so the tail of a prefix is evicted before its head.
   void Release(std::span<const BlockId> sequence);
 
+  // No block can be found any more; references stay.
+  void ForgetAll();
+
   uint32_t references(BlockId block) const { return blocks_[block].references; }
+  bool hashed(BlockId block) const { return blocks_[block].hashed; }
+  uint64_t hash_of(BlockId block) const { return blocks_[block].hash; }
   // CHECKs the invariants in O(size()).
   void VerifyForTest() const;
 

@@ -54,6 +54,10 @@ base::Status EngineConfig::Validate() const {
         std::to_string(model_tokens_max), "; raise the first or lower the second"));
   }
   if (frontend_delay.count() < 0) return base::InvalidArgument("front-end delay is negative");
+  if (offload_blocks > kBlocksMax) {
+    return OutOfBounds("CPU memory for KV", offload_blocks, "0 to 67108864 blocks");
+  }
+  if (offload_load_token.count() < 0) return base::InvalidArgument("a load time is negative");
   return base::OkStatus();
 }
 
@@ -70,6 +74,12 @@ Engine::Engine(const EngineConfig& config)
       root_seed_(config.hash_seed),
       pool_(config.kv_blocks) {
   running_.reserve(config.sequences_max);
+  if (config.wire_hash) {
+    hasher_ = std::make_unique<WireHasher>(*config.wire_hash, config.wire_seed, config.hash_seed);
+    digests_.resize(config.kv_blocks);
+    offload_digests_.resize(config.offload_blocks);
+  }
+  if (config.offload_blocks > 0) offload_.emplace(config.offload_blocks);
 }
 
 // --- requests come and go ------------------------------------------------------------------------
@@ -99,17 +109,22 @@ base::Result<RequestId> Engine::Submit(const RequestSpec& spec, TimePoint now) {
   s.prompt = static_cast<uint32_t>(prompt);
   s.output = spec.output_tokens;
   s.generated = s.computed = s.scheduled = s.registered = s.cached = s.preemptions = 0;
+  s.offload_hits = s.offload_cached = 0;
   s.tag = spec.tag;
   s.output_cycle = spec.output_cycle;
   s.output_offset = spec.output_offset;
   s.arrived_at = now;
   s.queued_at = now + config_.frontend_delay;
-  s.chain = RootHash(root_seed_, spec.cache_salt);
   if (s.cacheable) {
-    HashBlocks(s.chain, spec.prompt, config_.block_tokens, &s.hashes);
-    if (!s.hashes.empty()) s.chain = s.hashes.back();
-    const auto tail = spec.prompt.subspan(s.hashes.size() * config_.block_tokens);
-    s.tail.assign(tail.begin(), tail.end());
+    s.salt = spec.cache_salt;
+    s.chain = RootHash(root_seed_, s.salt.empty() ? 0 : base::Hash64(s.salt));
+    if (hasher_) s.digest = hasher_->root();
+    if (config_.cache_changes) s.tokens.assign(spec.prompt.begin(), spec.prompt.end());
+    auto rest = spec.prompt;
+    for (; rest.size() >= config_.block_tokens; rest = rest.subspan(config_.block_tokens)) {
+      AppendBlockHash(&s, rest.first(config_.block_tokens));
+    }
+    s.tail.assign(rest.begin(), rest.end());
   }
   PushBack(&arriving_, slot);
   return IdOf(slot);
@@ -163,9 +178,13 @@ void Engine::FreeSlot(uint32_t slot) {
   s.state = State::kUnused;
   ++s.generation;
   s.hashes.clear();
+  s.digests.clear();
+  s.tokens.clear();
   s.tail.clear();
   s.blocks.clear();
   if (s.hashes.capacity() > kKeptEntriesMax) s.hashes = {};
+  if (s.digests.capacity() > kKeptEntriesMax) s.digests = {};
+  if (s.tokens.capacity() > kKeptEntriesMax) s.tokens = {};
   if (s.blocks.capacity() > kKeptEntriesMax) s.blocks = {};
   free_slots_.push_back(slot);
 }
@@ -213,6 +232,7 @@ StepResult Engine::Step() {
   finished_.clear();
   scheduled_tags_.clear();
   preempted_tags_.clear();
+  if (std::exchange(log_taken_, true)) log_.Clear();
   const uint64_t computed_before = totals_.computed_tokens;
 
   if (step_ends_at_ <= now) Deliver(now);
@@ -225,7 +245,8 @@ StepResult Engine::Step() {
                     .tokens = token_events_,
                     .finished = finished_,
                     .scheduled_tags = scheduled_tags_,
-                    .preempted_tags = preempted_tags_};
+                    .preempted_tags = preempted_tags_,
+                    .cache_changes = log_.changes()};
 }
 
 void Engine::Deliver(TimePoint now) {
@@ -268,6 +289,7 @@ void Engine::DeliverToken(uint32_t slot, TimePoint now) {
                        .reason = s.reason,
                        .prompt_tokens = s.prompt,
                        .cached_tokens = s.cached,
+                       .offload_tokens = s.offload_cached,
                        .output_tokens = s.output,
                        .preemptions = s.preemptions,
                        .arrived_at = s.arrived_at,
@@ -278,11 +300,22 @@ void Engine::DeliverToken(uint32_t slot, TimePoint now) {
 }
 
 void Engine::AppendKnown(Sequence* s, Token token) {
+  if (config_.cache_changes) s->tokens.push_back(token);
   s->tail.push_back(token);
   if (s->tail.size() < config_.block_tokens) return;
-  s->chain = ChainHash(s->chain, s->tail);
-  s->hashes.push_back(s->chain);
+  AppendBlockHash(s, s->tail);
   s->tail.clear();
+}
+
+void Engine::AppendBlockHash(Sequence* s, std::span<const Token> block) {
+  if (!hasher_) {
+    s->chain = ChainHash(s->chain, block);
+  } else {
+    s->digest = hasher_->Chain(s->digest, block, s->hashes.empty() ? s->salt : "");
+    s->digests.push_back(s->digest);
+    s->chain = hasher_->KeyOf(s->digest);
+  }
+  s->hashes.push_back(s->chain);
 }
 
 void Engine::MoveArrived(TimePoint now) {
@@ -296,6 +329,7 @@ void Engine::MoveArrived(TimePoint now) {
 
 void Engine::Schedule(TimePoint now) {
   BatchShape batch;
+  loading_tokens_ = 0;
   uint64_t budget = paced_ ? UINT64_MAX : config_.batched_tokens_max;
   if (ScheduleRunning(now, &budget, &batch)) ScheduleWaiting(now, &budget, &batch);
 
@@ -303,7 +337,8 @@ void Engine::Schedule(TimePoint now) {
   if (batch.tokens() > 0) ++totals_.steps;
   if (!paced_) {
     if (batch.tokens() == 0) return;
-    step_ends_at_ = now + cost_.Of(batch);
+    step_ends_at_ = now + cost_.Of(batch) +
+                    config_.offload_load_token * static_cast<int64_t>(loading_tokens_);
     for (const uint32_t slot : running_) slots_[slot].due_at = step_ends_at_;
     return;
   }
@@ -340,8 +375,11 @@ void Engine::ScheduleWaiting(TimePoint now, uint64_t* budget, BatchShape* batch)
       s.admitted_before = true;
       s.scheduled_at = now;
       s.cached = s.computed;
+      s.offload_cached = s.offload_hits * config_.block_tokens;
       totals_.prefix_queried_tokens += s.prompt;
-      totals_.prefix_hit_tokens += s.cached;
+      totals_.prefix_hit_tokens += s.cached - s.offload_cached;
+      if (offload_) totals_.offload_queried_tokens += s.prompt - (s.cached - s.offload_cached);
+      totals_.offload_hit_tokens += s.offload_cached;
     }
     const uint32_t tokens =
         static_cast<uint32_t>(std::min<uint64_t>(s.known() - s.computed, *budget));
@@ -364,7 +402,8 @@ bool Engine::Admit(uint32_t slot, uint64_t budget) {
     hit_blocks_.push_back(block);
   }
   const uint32_t hits = static_cast<uint32_t>(hit_blocks_.size());
-  const uint32_t cached = hits * config_.block_tokens;
+  s.offload_hits = FindOffloaded(s, hits, hits_max);
+  const uint32_t cached = (hits + s.offload_hits) * config_.block_tokens;
   const uint32_t tokens = static_cast<uint32_t>(std::min<uint64_t>(s.known() - cached, budget));
   // A hit that nobody holds leaves the free list too.
   const uint32_t fresh = BlocksFor(cached + tokens) - hits;
@@ -374,7 +413,8 @@ bool Engine::Admit(uint32_t slot, uint64_t budget) {
   s.blocks.assign(hit_blocks_.begin(), hit_blocks_.end());
   s.registered = hits;
   s.computed = cached;
-  pool_.Allocate(fresh, &s.blocks);
+  AllocateBlocks(fresh, &s);
+  TouchOffloaded(s, hits + s.offload_hits);
   return true;
 }
 
@@ -383,7 +423,7 @@ bool Engine::Reserve(Sequence* s, uint32_t tokens) {
   const uint32_t held = static_cast<uint32_t>(s->blocks.size());
   if (blocks <= held) return true;
   if (blocks - held > pool_.free_count()) return false;
-  pool_.Allocate(blocks - held, &s->blocks);
+  AllocateBlocks(blocks - held, s);
   return true;
 }
 
@@ -393,7 +433,7 @@ void Engine::PreemptLast() {
   Sequence& s = slots_[slot];
   pool_.Release(s.blocks);
   s.blocks.clear();
-  s.computed = s.scheduled = s.registered = 0;
+  s.computed = s.scheduled = s.registered = s.offload_hits = 0;
   s.state = State::kWaiting;
   ++s.preemptions;
   ++totals_.preemptions;
@@ -404,18 +444,14 @@ void Engine::PreemptLast() {
 void Engine::Launch(Sequence* s, uint32_t tokens, TimePoint now, BatchShape* batch) {
   batch->Add(tokens, s->computed);
   s->scheduled = tokens;
+  const uint64_t loading = uint64_t{std::exchange(s->offload_hits, 0)} * config_.block_tokens;
+  loading_tokens_ += loading;
   if (paced_) {
     const bool decode = s->generated > 0 && tokens == 1;
-    s->due_at = now + (decode ? pace_.inter_token : pace_.Prefill(tokens));
+    s->due_at = now + (decode ? pace_.inter_token : pace_.Prefill(tokens)) +
+                config_.offload_load_token * static_cast<int64_t>(loading);
   }
   if (s->cacheable) RegisterBlocks(s);
-}
-
-void Engine::RegisterBlocks(Sequence* s) {
-  const uint32_t full = (s->computed + s->scheduled) / config_.block_tokens;
-  for (; s->registered < full; ++s->registered) {
-    pool_.Register(s->blocks[s->registered], s->hashes[s->registered]);
-  }
 }
 
 uint32_t Engine::BlocksFor(uint32_t tokens) const {
@@ -439,6 +475,7 @@ double Engine::kv_usage() const {
 
 void Engine::VerifyForTest() const {
   pool_.VerifyForTest();
+  if (offload_) offload_->VerifyForTest();
   std::vector<uint32_t> references(pool_.size());
   TimePoint latest_running{};
   for (const uint32_t slot : running_) {

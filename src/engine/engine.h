@@ -16,6 +16,11 @@
 // its blocks that the cache holds (never the whole prompt: the last token has to be computed). Full
 // blocks, of generated tokens too, can be found by others from the moment they are scheduled.
 //
+// With an offload tier (vLLM's OffloadingConnector) every full block is copied to CPU memory when
+// it is scheduled; a prompt whose prefix goes on there behind what the GPU holds has it loaded
+// instead of computed, which takes offload_load_token per token. That tier is one LRU list: what is
+// used is made warm from its tail to its head, so tails go first.
+//
 // Thread safety: none.
 // Invariants:
 //  1. Time does not go back: `now` of Submit and Abort is at least the time of the last Step, and
@@ -31,14 +36,19 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
 #include "base/time.h"
 #include "engine/block_hash.h"
 #include "engine/block_pool.h"
+#include "engine/cache_log.h"
 #include "engine/timing.h"
+#include "engine/wire_hash.h"
 
 namespace llmd::engine {
 
@@ -51,6 +61,15 @@ struct EngineConfig {
   uint32_t batched_tokens_max = 8192;  // per step (max_num_batched_tokens); not used with a Pace
   bool prefix_caching = true;
   uint64_t hash_seed = 0;
+  // Report what the caches come to hold and lose (StepResult::cache_changes). Costs a copy of each
+  // running request's tokens.
+  bool cache_changes = false;
+  // Hash blocks as vLLM does, which costs more than the private hash; none: private. `wire_seed` is
+  // vLLM's PYTHONHASHSEED; none: the root is drawn from hash_seed.
+  std::optional<WireHashKind> wire_hash;
+  std::optional<std::string> wire_seed;
+  uint32_t offload_blocks = 0;  // of CPU memory; 0: no such tier
+  base::Duration offload_load_token{0};
   // Between Submit and the queue: HTTP, tokenisation, process hops of the real server.
   base::Duration frontend_delay{0};
   Timing timing = Pace{};
@@ -74,7 +93,7 @@ struct RequestSpec {
   // Empty: tokens drawn from `output_offset` as the seed.
   std::span<const Token> output_cycle;
   uint64_t output_offset = 0;
-  uint64_t cache_salt = 0;
+  std::string_view cache_salt;  // who gives another one shares no blocks
   uint64_t tag = 0;  // the driver's own, comes back with every event
 };
 
@@ -91,7 +110,8 @@ struct RequestReport {
   RequestId id;
   FinishReason reason;
   uint32_t prompt_tokens;
-  uint32_t cached_tokens;  // of the prompt, found at the first scheduling
+  uint32_t cached_tokens;   // of the prompt, found at the first scheduling, in whatever tier
+  uint32_t offload_tokens;  // of them in the offload tier
   uint32_t output_tokens;
   uint32_t preemptions;
   base::TimePoint arrived_at;    // Submit
@@ -109,6 +129,8 @@ struct StepResult {
   std::span<const RequestReport> finished;
   std::span<const uint64_t> scheduled_tags;  // started, or started again, now
   std::span<const uint64_t> preempted_tags;
+  // Of this step, and of ResetPrefixCache before it.
+  std::span<const CacheChange> cache_changes;
 };
 
 struct EngineStats {
@@ -117,7 +139,9 @@ struct EngineStats {
   uint32_t kv_blocks_used = 0;
   uint64_t steps = 0;
   uint64_t prefix_queried_tokens = 0;  // at the first scheduling of each request
-  uint64_t prefix_hit_tokens = 0;
+  uint64_t prefix_hit_tokens = 0;      // on the GPU
+  uint64_t offload_queried_tokens = 0;  // what the GPU did not have
+  uint64_t offload_hit_tokens = 0;
   uint64_t prompt_tokens = 0;          // of requests that gave their first token
   uint64_t generated_tokens = 0;
   uint64_t computed_tokens = 0;
@@ -139,6 +163,10 @@ class Engine {
   // flight takes as long as it takes.
   bool Abort(RequestId id, base::TimePoint now);
 
+  // Forgets all cached blocks of the GPU, and of the offload tier too if asked to. False, and
+  // nothing happens, while requests hold blocks. Events tell of it with the next step.
+  bool ResetPrefixCache(bool offload_too);
+
   // kNever when there is nothing to do.
   base::TimePoint next_step_at() const;
   // Takes the step due at next_step_at(), which must not be kNever.
@@ -148,6 +176,10 @@ class Engine {
   // Share of the KV blocks that running requests hold, 0 to 1.
   double kv_usage() const;
   const EngineConfig& config() const { return config_; }
+  // Of the wire hash; 8 with the private one.
+  size_t digest_bytes() const { return hasher_ ? hasher_->digest_bytes() : 8; }
+  // The hashes that can be found in a tier, one for each block that has it, in no order.
+  std::vector<uint64_t> CachedHashes(CacheTier tier) const;
   // CHECKs the invariants that can be seen at rest.
   void VerifyForTest() const;
 
@@ -168,6 +200,8 @@ class Engine {
     uint32_t scheduled = 0;   // tokens in flight; 0 means not in flight
     uint32_t registered = 0;  // leading blocks that are in the hash table
     uint32_t cached = 0;
+    uint32_t offload_hits = 0;  // blocks to load from the offload tier
+    uint32_t offload_cached = 0;  // tokens, at the first scheduling
     uint32_t preemptions = 0;
     uint32_t previous = kNone;  // neighbours in the arriving or waiting list
     uint32_t next = kNone;
@@ -178,6 +212,10 @@ class Engine {
     uint64_t chain = 0;            // hash of the last full block of known tokens
     std::vector<uint64_t> hashes;  // of all full blocks of known tokens
     std::vector<Token> tail;       // known tokens behind the last full block
+    Digest digest{};               // the chain and the hashes with a wire hash
+    std::vector<Digest> digests;
+    std::vector<Token> tokens;     // all known ones, if changes are reported
+    std::string salt;
     std::vector<BlockId> blocks;
 
     uint32_t known() const { return prompt + generated; }
@@ -207,7 +245,14 @@ class Engine {
   void ScheduleWaiting(base::TimePoint now, uint64_t* budget, BatchShape* batch);
   bool Admit(uint32_t slot, uint64_t budget);
   bool Reserve(Sequence* s, uint32_t tokens);
+  void AppendBlockHash(Sequence* s, std::span<const Token> block);
   void RegisterBlocks(Sequence* s);
+  void AllocateBlocks(uint32_t n, Sequence* s);
+  void LogStored(const Sequence& s, uint32_t begin, uint32_t end);
+  void LogRemoved(const BlockPool& pool, CacheTier tier, std::span<const BlockId> blocks);
+  uint32_t FindOffloaded(const Sequence& s, uint32_t begin, uint32_t end) const;
+  void TouchOffloaded(const Sequence& s, uint32_t end);
+  void Offload(const Sequence& s, uint32_t begin, uint32_t end);
   void PreemptLast();
   void Launch(Sequence* s, uint32_t tokens, base::TimePoint now, BatchShape* batch);
   uint32_t BlocksFor(uint32_t tokens) const;
@@ -217,7 +262,11 @@ class Engine {
   const StepCost cost_;
   const Pace pace_;
   const uint64_t root_seed_;
+  std::unique_ptr<WireHasher> hasher_;  // of the wire hash, if that is used
   BlockPool pool_;
+  std::vector<Digest> digests_;  // by block, with a wire hash
+  std::optional<BlockPool> offload_;
+  std::vector<Digest> offload_digests_;
   std::vector<Sequence> slots_;
   std::vector<uint32_t> free_slots_;
   List arriving_;
@@ -227,7 +276,12 @@ class Engine {
   base::TimePoint step_ends_at_ = kNever;  // earliest due time of what is in flight
   base::TimePoint wake_at_ = kNever;       // an abort made room
   EngineStats totals_;
+  uint64_t loading_tokens_ = 0;      // from the offload tier, by the step that is being scheduled
+  bool log_taken_ = false;           // a step's result pointed to what is in log_
+  CacheLog log_;
   std::vector<BlockId> hit_blocks_;  // scratch of Admit
+  std::vector<BlockId> evicted_;     // scratch
+  std::vector<BlockId> offloaded_;   // scratch
   std::vector<TokenEvent> token_events_;
   std::vector<RequestReport> finished_;
   std::vector<uint64_t> scheduled_tags_;

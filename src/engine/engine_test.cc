@@ -132,13 +132,70 @@ TEST(EngineTest, GeneratedTokensAreCachedForTheNextTurn) {
 TEST(EngineTest, CacheSaltKeepsTenantsApart) {
   auto engine = Make(SmallConfig());
   const auto prompt = Tokens(9);
-  for (uint64_t salt : {1, 2, 1}) {
+  for (const char* salt : {"a", "b", "a"}) {
     RequestSpec spec = Spec(prompt, 1, 0);
     spec.cache_salt = salt;
     ASSERT_TRUE(engine->Submit(spec, At(1000)));
     Drain(engine.get());
   }
   EXPECT_EQ(engine->stats().prefix_hit_tokens, 8u);
+}
+
+TEST(EngineTest, OffloadedPrefixesAreLoadedInsteadOfComputed) {
+  EngineConfig config = SmallConfig();
+  config.kv_blocks = 4;
+  config.model_tokens_max = 16;
+  config.offload_blocks = 8;
+  config.offload_load_token = std::chrono::microseconds(250);
+  auto engine = Make(config);
+  const auto a = Tokens(13), b = Tokens(13, 100);
+  ASSERT_TRUE(engine->Submit(Spec(a, 1, 1), At(0)));
+  ASSERT_TRUE(engine->Submit(Spec(b, 1, 2), At(0)));  // takes all blocks of the first
+  Drain(engine.get());
+  ASSERT_TRUE(engine->Submit(Spec(a, 1, 3), At(1000)));
+  const RequestReport report = Drain(engine.get()).at(0);
+  EXPECT_EQ(report.cached_tokens, 12u);
+  EXPECT_EQ(report.offload_tokens, 12u);
+  EXPECT_EQ(report.finished_at, At(1000 + 10 + 3));  // one token to compute is a decode
+  EXPECT_EQ(engine->stats().offload_hit_tokens, 12u);
+  EXPECT_EQ(engine->stats().prefix_hit_tokens, 0u);
+}
+
+TEST(EngineTest, TellsWhatItCaches) {
+  EngineConfig config = SmallConfig();
+  config.kv_blocks = 4;
+  config.model_tokens_max = 16;
+  config.cache_changes = true;
+  auto engine = Make(config);
+  const auto a = Tokens(9), b = Tokens(13, 100);
+  ASSERT_TRUE(engine->Submit(Spec(a, 1, 1), At(0)));
+  const StepResult first = engine->Step();
+  ASSERT_EQ(first.cache_changes.size(), 1u);
+  const CacheChange& stored = first.cache_changes[0];
+  EXPECT_EQ(stored.kind, CacheChange::Kind::kStored);
+  EXPECT_EQ(stored.tier, CacheTier::kGpu);
+  EXPECT_EQ(stored.hashes.size(), 2u);
+  EXPECT_FALSE(stored.has_parent);
+  EXPECT_THAT(stored.tokens, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
+  const std::vector<uint64_t> hashes(stored.hashes.begin(), stored.hashes.end());
+  EXPECT_FALSE(engine->ResetPrefixCache(false));  // blocks are in use
+  Drain(engine.get());
+
+  ASSERT_TRUE(engine->Submit(Spec(b, 1, 2), At(1000)));
+  const StepResult second = engine->Step();  // four blocks of four: the tail goes first
+  ASSERT_EQ(second.cache_changes.size(), 3u);
+  EXPECT_EQ(second.cache_changes[0].kind, CacheChange::Kind::kRemoved);
+  EXPECT_THAT(second.cache_changes[0].hashes, ElementsAre(hashes[1]));
+  EXPECT_THAT(second.cache_changes[1].hashes, ElementsAre(hashes[0]));
+  EXPECT_EQ(second.cache_changes[2].kind, CacheChange::Kind::kStored);
+  Drain(engine.get());
+
+  EXPECT_TRUE(engine->ResetPrefixCache(false));
+  ASSERT_TRUE(engine->Submit(Spec(b, 1, 3), At(2000)));
+  const StepResult third = engine->Step();
+  ASSERT_EQ(third.cache_changes.size(), 2u);
+  EXPECT_EQ(third.cache_changes[0].kind, CacheChange::Kind::kCleared);
+  EXPECT_EQ(engine->stats().prefix_hit_tokens, 0u);
 }
 
 TEST(EngineTest, FullMemoryPushesTheLatestArrivalBack) {

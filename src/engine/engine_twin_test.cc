@@ -7,6 +7,10 @@
 #include <deque>
 #include <map>
 #include <numeric>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
 
 #include "base/random.h"
 #include "engine/engine.h"
@@ -25,6 +29,8 @@ struct TwinRequest {
   size_t computed = 0;
   size_t scheduled = 0;
   size_t cached = 0;
+  size_t offload_cached = 0;
+  size_t loading = 0;  // tokens from the offload tier
   uint32_t preemptions = 0;
   bool seen = false;
   std::vector<int> blocks;
@@ -106,9 +112,21 @@ class Twin {
   size_t running() const { return running_.size(); }
   size_t waiting() const { return waiting_.size(); }
   size_t used() const { return config_.kv_blocks - free_.size(); }
+  size_t named() const {
+    return std::accumulate(named_.begin(), named_.end(), size_t{0},
+                           [](size_t n, const auto& entry) { return n + entry.second.size(); });
+  }
+  size_t offloaded() const { return offloaded_.size(); }
+  bool ResetPrefixCache(bool offload_too) {
+    if (used() > 0) return false;
+    for (TwinBlock& block : blocks_) block.named = false;
+    named_.clear();
+    if (offload_too) offloaded_.clear();
+    return true;
+  }
 
  private:
-  using Content = std::pair<uint64_t, std::vector<Token>>;  // salt, tokens up to its end
+  using Content = std::pair<std::string, std::vector<Token>>;  // salt, tokens up to its end
   struct TwinBlock {
     int references = 0;
     bool named = false;
@@ -141,6 +159,7 @@ class Twin {
                                       .reason = r.spec.reason,
                                       .prompt_tokens = static_cast<uint32_t>(r.prompt),
                                       .cached_tokens = static_cast<uint32_t>(r.cached),
+                                      .offload_tokens = static_cast<uint32_t>(r.offload_cached),
                                       .output_tokens = r.spec.output_tokens,
                                       .preemptions = r.preemptions,
                                       .arrived_at = r.arrived,
@@ -159,6 +178,7 @@ class Twin {
   void Schedule(TimePoint now, TwinResult* result) {
     size_t budget = paced() ? SIZE_MAX : config_.batched_tokens_max;
     BatchShape batch;
+    loading_ = 0;
     for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
       if (running_[i].scheduled > 0) continue;
       const size_t n = std::min(running_[i].tokens.size() - running_[i].computed, budget);
@@ -186,6 +206,7 @@ class Twin {
         r.seen = true;
         r.first_scheduled = now;
         r.cached = r.computed;
+        r.offload_cached = r.loading;
       }
       const size_t n = std::min(r.tokens.size() - r.computed, budget);
       Launch(&r, n, now, &batch);
@@ -194,13 +215,24 @@ class Twin {
     }
     step_end_ = Engine::kNever;
     if (!paced() && batch.tokens() > 0) {
-      step_end_ = now + std::get<StepCost>(config_.timing).Of(batch);
+      step_end_ = now + std::get<StepCost>(config_.timing).Of(batch) +
+                  config_.offload_load_token * static_cast<int64_t>(loading_);
     }
   }
 
   Content ContentOf(const TwinRequest& r, size_t block) const {
     const auto end = r.tokens.begin() + static_cast<ptrdiff_t>((block + 1) * config_.block_tokens);
-    return {r.spec.cache_salt, std::vector<Token>(r.tokens.begin(), end)};
+    return {std::string(r.spec.cache_salt), std::vector<Token>(r.tokens.begin(), end)};
+  }
+
+  auto FindOffloaded(const Content& content) {
+    return std::find(offloaded_.begin(), offloaded_.end(), content);
+  }
+  void MakeWarm(const Content& content) {
+    const auto found = FindOffloaded(content);
+    if (found == offloaded_.end()) return;
+    offloaded_.erase(found);
+    offloaded_.push_back(content);
   }
 
   bool Admit(TwinRequest* r, size_t budget) {
@@ -211,7 +243,12 @@ class Twin {
       if (found == named_.end()) break;
       hits.push_back(found->second.front());
     }
-    const size_t cached = hits.size() * config_.block_tokens;
+    size_t known = hits.size();
+    while (config_.prefix_caching && (known + 1) * config_.block_tokens <= r->tokens.size() - 1 &&
+           FindOffloaded(ContentOf(*r, known)) != offloaded_.end()) {
+      ++known;
+    }
+    const size_t cached = known * config_.block_tokens;
     const size_t n = std::min(r->tokens.size() - cached, budget);
     size_t from_free = BlocksFor(cached + n) - hits.size();
     for (int b : hits) from_free += blocks_[b].references == 0;
@@ -219,8 +256,10 @@ class Twin {
     for (int b : hits) {
       if (blocks_[b].references++ == 0) free_.erase(std::find(free_.begin(), free_.end(), b));
     }
+    for (size_t i = known; i-- > 0;) MakeWarm(ContentOf(*r, i));
     r->blocks = hits;
     r->computed = cached;
+    r->loading = (known - hits.size()) * config_.block_tokens;
     return true;
   }
 
@@ -234,17 +273,33 @@ class Twin {
     }
     r->scheduled = n;
     batch->Add(n, r->computed);
+    const size_t loading = std::exchange(r->loading, 0);
+    loading_ += loading;
     if (paced()) {
       const Pace& pace = std::get<Pace>(config_.timing);
-      r->due = now + (r->generated > 0 && n == 1 ? pace.inter_token : pace.Prefill(n));
+      r->due = now + (r->generated > 0 && n == 1 ? pace.inter_token : pace.Prefill(n)) +
+               config_.offload_load_token * static_cast<int64_t>(loading);
     }
     if (!config_.prefix_caching) return;
-    for (size_t i = 0; (i + 1) * config_.block_tokens <= r->computed + n; ++i) {
+    const size_t full = (r->computed + n) / config_.block_tokens;
+    size_t begin = full;
+    for (size_t i = 0; i < full; ++i) {
       TwinBlock& block = blocks_[r->blocks[i]];
       if (block.named) continue;
       block.named = true;
       block.content = ContentOf(*r, i);
       named_[block.content].push_back(r->blocks[i]);
+      begin = std::min(begin, i);
+    }
+    // The offload tier, the tail first.
+    for (size_t i = std::min(full, begin + config_.offload_blocks); i-- > begin;) {
+      const Content content = ContentOf(*r, i);
+      if (FindOffloaded(content) != offloaded_.end()) {
+        MakeWarm(content);
+        continue;
+      }
+      if (offloaded_.size() == config_.offload_blocks) offloaded_.pop_front();
+      offloaded_.push_back(content);
     }
   }
 
@@ -267,13 +322,83 @@ class Twin {
   std::vector<TwinBlock> blocks_;
   std::deque<int> free_;  // coldest first
   std::map<Content, std::vector<int>> named_;
+  std::deque<Content> offloaded_;  // coldest first
+  size_t loading_ = 0;
   std::deque<TwinRequest> arriving_, waiting_, running_;
   TimePoint step_end_ = Engine::kNever;
   TimePoint wake_ = Engine::kNever;
 };
 
+// What somebody who only hears of changes believes the caches to hold.
+class Replica {
+ public:
+  explicit Replica(const EngineConfig& config) : config_(config) {
+    if (config.wire_hash) hasher_.emplace(*config.wire_hash, config.wire_seed, config.hash_seed);
+  }
+
+  void Apply(const CacheChange& change) {
+    std::multiset<uint64_t>& held = held_[change.tier == CacheTier::kCpu];
+    switch (change.kind) {
+      case CacheChange::Kind::kCleared: held.clear(); break;
+      case CacheChange::Kind::kRemoved:
+        for (const uint64_t hash : change.hashes) {
+          const auto found = held.find(hash);
+          ASSERT_NE(found, held.end());
+          held.erase(found);
+        }
+        break;
+      case CacheChange::Kind::kStored:
+        ASSERT_FALSE(change.hashes.empty());
+        held.insert(change.hashes.begin(), change.hashes.end());
+        if (change.tier == CacheTier::kGpu) CheckChain(change);
+        break;
+    }
+    ASSERT_EQ(change.digests.size(), hasher_ ? change.hashes.size() : 0);
+    for (size_t i = 0; i < change.digests.size(); ++i) {
+      ASSERT_EQ(hasher_->KeyOf(change.digests[i]), change.hashes[i]);
+    }
+  }
+
+  void ExpectSame(const Engine& engine) const {
+    for (const CacheTier tier : {CacheTier::kGpu, CacheTier::kCpu}) {
+      std::vector<uint64_t> hashes = engine.CachedHashes(tier);
+      std::ranges::sort(hashes);
+      ASSERT_TRUE(std::ranges::equal(hashes, held_[tier == CacheTier::kCpu]));
+    }
+  }
+  size_t size(CacheTier tier) const { return held_[tier == CacheTier::kCpu].size(); }
+  uint64_t stored = 0;
+
+ private:
+  // The hashes follow from what the change says.
+  void CheckChain(const CacheChange& change) {
+    const size_t size = config_.block_tokens;
+    ASSERT_EQ(change.tokens.size(), change.hashes.size() * size);
+    uint64_t parent = change.has_parent ? change.parent
+                      : RootHash(config_.hash_seed,
+                                 change.salt.empty() ? 0 : base::Hash64(change.salt));
+    Digest digest{};
+    if (hasher_) digest = change.has_parent ? change.parent_digest : hasher_->root();
+    for (size_t i = 0; i < change.hashes.size(); ++i, ++stored) {
+      const auto block = change.tokens.subspan(i * size, size);
+      if (hasher_) {
+        digest = hasher_->Chain(digest, block, i == 0 ? change.salt : "");
+        ASSERT_EQ(digest, change.digests[i]);
+      } else {
+        parent = ChainHash(parent, block);
+        ASSERT_EQ(parent, change.hashes[i]);
+      }
+    }
+  }
+
+  const EngineConfig config_;
+  std::optional<WireHasher> hasher_;
+  std::multiset<uint64_t> held_[2];
+};
+
 struct Seen {  // what a set of runs exercised
-  uint64_t hits = 0, preemptions = 0, finished = 0, aborted = 0, refused = 0, chunked = 0;
+  uint64_t hits = 0, preemptions = 0, finished = 0, aborted = 0, refused = 0, chunked = 0,
+           stored = 0, offload_hits = 0, resets = 0, resets_refused = 0;
 };
 
 EngineConfig RandomConfig(base::Random* random) {
@@ -288,6 +413,16 @@ EngineConfig RandomConfig(base::Random* random) {
   config.prefix_caching = random->Below(5) != 0;
   config.hash_seed = random->Next();
   config.frontend_delay = Duration(random->Below(3) * 1000);
+  config.cache_changes = random->Below(2) == 0;
+  if (random->Below(2) == 0) {
+    config.wire_hash =
+        random->Below(2) == 0 ? WireHashKind::kSha256Cbor : WireHashKind::kXxhashCbor;
+    if (random->Below(2) == 0) config.wire_seed = "7";
+  }
+  if (random->Below(2) == 0) {
+    config.offload_blocks = 1 + random->Below(3 * config.kv_blocks);
+    config.offload_load_token = Duration(random->Below(2) * 150);
+  }
   if (random->Below(3) == 0) {
     config.timing = Pace{.first_token = Duration(random->Below(2) * 2500),
                          .prefill_overhead = Duration(random->Below(2) * 700),
@@ -318,6 +453,7 @@ void ExpectSame(const StepResult& fast, const TwinResult& slow) {
     ASSERT_EQ(f.reason, s.reason);
     ASSERT_EQ(f.prompt_tokens, s.prompt_tokens);
     ASSERT_EQ(f.cached_tokens, s.cached_tokens);
+    ASSERT_EQ(f.offload_tokens, s.offload_tokens);
     ASSERT_EQ(f.output_tokens, s.output_tokens);
     ASSERT_EQ(f.preemptions, s.preemptions);
     ASSERT_EQ(f.arrived_at, s.arrived_at);
@@ -334,7 +470,7 @@ class TwinRun {
  public:
   explicit TwinRun(uint64_t seed)
       : random_(seed), config_(RandomConfig(&random_)), engine_(*Engine::Create(config_)),
-        twin_(config_) {
+        twin_(config_), replica_(config_) {
     for (int i = 0; i < 4; ++i) {
       auto& prefix = prefixes_.emplace_back(random_.Below(config_.model_tokens_max));
       for (Token& t : prefix) t = static_cast<Token>(random_.Below(3));
@@ -347,6 +483,8 @@ class TwinRun {
       StepUntil(now_, seen);
       if (random_.Below(6) == 0) {
         AbortOne(seen);
+      } else if (random_.Below(8) == 0) {
+        Reset(seen);
       } else {
         SubmitOne(seen);
       }
@@ -360,6 +498,8 @@ class TwinRun {
     seen->preemptions += engine_->stats().preemptions;
     seen->finished += finished_;
     seen->aborted += engine_->stats().aborted;
+    seen->stored += replica_.stored;
+    seen->offload_hits += engine_->stats().offload_hit_tokens;
   }
 
  private:
@@ -372,12 +512,34 @@ class TwinRun {
       ExpectSame(fast, twin_.StepAt(fast.at));
       if (testing::Test::HasFatalFailure()) return;
       engine_->VerifyForTest();
+      CheckChanges(fast);
       finished_ += fast.finished.size();
       seen->chunked += fast.computed_tokens > 0 && fast.tokens.empty();
       ASSERT_EQ(engine_->stats().running, twin_.running());
       ASSERT_EQ(engine_->stats().waiting, twin_.waiting());
       ASSERT_EQ(engine_->stats().kv_blocks_used, twin_.used());
     }
+  }
+
+  void CheckChanges(const StepResult& step) {
+    ASSERT_EQ(engine_->CachedHashes(CacheTier::kGpu).size(), twin_.named());
+    ASSERT_EQ(engine_->CachedHashes(CacheTier::kCpu).size(), twin_.offloaded());
+    if (!config_.cache_changes) {
+      ASSERT_TRUE(step.cache_changes.empty());
+      return;
+    }
+    for (const CacheChange& change : step.cache_changes) {
+      replica_.Apply(change);
+      if (testing::Test::HasFatalFailure()) return;
+    }
+    replica_.ExpectSame(*engine_);
+  }
+
+  void Reset(Seen* seen) {
+    const bool offload_too = random_.Below(2) == 0;
+    const bool done = engine_->ResetPrefixCache(offload_too);
+    ASSERT_EQ(done, twin_.ResetPrefixCache(offload_too));
+    ++(done ? seen->resets : seen->resets_refused);
   }
 
   void SubmitOne(Seen* seen) {
@@ -390,7 +552,7 @@ class TwinRun {
                              prompt.size(), config_.model_tokens_max))),
                      .reason = random_.Below(2) ? FinishReason::kStop : FinishReason::kLength,
                      .output_offset = random_.Below(3),
-                     .cache_salt = random_.Below(2),
+                     .cache_salt = random_.Below(2) == 0 ? "" : "tenant",
                      .tag = next_tag_++};
     const auto id = engine_->Submit(spec, now_);
     ASSERT_EQ(id.has_value(), twin_.Submit(spec, now_));
@@ -409,6 +571,7 @@ class TwinRun {
   EngineConfig config_;
   std::unique_ptr<Engine> engine_;
   Twin twin_;
+  Replica replica_;
   std::vector<std::vector<Token>> prefixes_;
   std::vector<std::pair<RequestId, uint64_t>> ids_;
   TimePoint now_{};
@@ -431,6 +594,10 @@ TEST(EngineTwinTest, SameEventsAtTheSameTimes) {
   EXPECT_GT(seen.aborted, 1000u);
   EXPECT_GT(seen.refused, 1000u);
   EXPECT_GT(seen.chunked, 1000u);
+  EXPECT_GT(seen.stored, 10000u);
+  EXPECT_GT(seen.offload_hits, 10000u);
+  EXPECT_GT(seen.resets, 100u);
+  EXPECT_GT(seen.resets_refused, 100u);
 }
 
 }  // namespace

@@ -318,8 +318,7 @@ std::optional<ApiError> RequestReader::Impl::ReadFields(Route route, const Field
   if (request->return_token_ids || route == Route::kTokenize) options.token_ids = true;
   ReadStreamOptions(f);
   ReadStops(f.stop);
-  const std::string_view salt = ReadString(f.cache_salt, "cache_salt", &problems);
-  if (!salt.empty()) request->cache_salt = base::Hash64(salt);
+  request->cache_salt = ReadString(f.cache_salt, "cache_salt", &problems);
   if (route == Route::kCompletions ? f.prompt.has_value() : f.prompt && !f.messages) {
     ReadPrompts(*f.prompt);
   } else if (f.messages) {

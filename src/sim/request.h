@@ -47,7 +47,7 @@ struct SimRequest {
   bool return_token_strs = false;
   std::vector<std::string> token_strs;  // of the first prompt, with return_token_strs
   std::vector<std::string> stops;
-  uint64_t cache_salt = 0;
+  std::string cache_salt;  // empty: none
 };
 
 inline constexpr size_t kPromptsMax = 1024;
