@@ -83,7 +83,7 @@ TEST(Dialects, ErrorsOfTheEnginesApis) {
        "invalid generate request: malformed number (at byte 28)"},
       {Api::kVllmGenerate, R"({"model":"m","token_ids":[1],"sampling_params":[]})",
        "sampling_params must be an object (at byte 47)"},
-      {Api::kVllmGenerate, R"({"model":"m","token_ids":[1],"sampling_params":{"max_tokens":"3"}})",
+      {Api::kVllmGenerate, R"({"model":"m","token_ids":[1],"sampling_params":{"max_tokens":{}}})",
        "the maximum number of tokens must be a whole number (at byte 61)"},
       {Api::kVllmGenerate, R"({"model":"m","token_ids":[1],"features":{"mm_hashes":[]}})",
        "features must hold mm_hashes and mm_placeholders by modality (at byte 53)"},

@@ -29,6 +29,18 @@ bool IsContent(Field field) {
   }
 }
 
+// Fields that only tell of load and reply: engines read "true" and "5" too, so that a scalar of
+// another type is theirs to judge and tells nothing here.
+bool IsHint(Field field) {
+  switch (field) {
+    case Field::kStream: case Field::kStreamOptions: case Field::kIncludeUsage:
+    case Field::kOutputBound: case Field::kOutputBoundFallback: case Field::kChoices:
+    case Field::kSamplingParams:
+      return true;
+    default: return false;
+  }
+}
+
 // Several keys lead to it, so meeting it again does not mean the same key again.
 bool IsSharedByKeys(Field field) {
   return field == Field::kToolCalls || field == Field::kAudio || field == Field::kFile ||
@@ -239,7 +251,7 @@ void RequestParser::OnStringField() {
     case Field::kImage: case Field::kAudio: case Field::kVideo: case Field::kFile:
     case Field::kSource: case Field::kMediaBytes:
       return AddPart(MediaKind());
-    default: return Wrong(TypeErrorOf(frame.field));
+    default: return WrongScalar(frame.field);
   }
 }
 
@@ -271,7 +283,7 @@ bool RequestParser::OnShortString(std::string_view complaint, std::string_view* 
 void RequestParser::OnNumber() {
   const Frame& frame = top();
   const std::optional<int64_t> value = wire::JsonWholeNumber(scan_.text());
-  if (!value) return Wrong(TypeErrorOf(frame.field));
+  if (!value) return WrongScalar(frame.field);
   switch (frame.field) {
     // A negative bound means "as much as possible" to some engines and nothing to others.
     case Field::kOutputBound:
@@ -283,7 +295,7 @@ void RequestParser::OnNumber() {
     case Field::kChoices: request_->n = Clamp32(*value, 1); return;
     case Field::kOffset: placeholder_offset_ = Clamp32(*value, 0); return;
     case Field::kLength: placeholder_length_ = Clamp32(*value, 0); return;
-    default: return Wrong(TypeErrorOf(frame.field));
+    default: return WrongScalar(frame.field);
   }
 }
 
@@ -294,7 +306,7 @@ void RequestParser::OnBool(bool value) {
   } else if (frame.field == Field::kIncludeUsage) {
     request_->include_usage = value;
   } else {
-    Wrong(TypeErrorOf(frame.field));
+    WrongScalar(frame.field);
   }
 }
 
@@ -440,6 +452,10 @@ void RequestParser::Push(Context context) {
 void RequestParser::Wrong(std::string_view what) {
   wrong_ = what;
   wrong_at_ = scan_.value_begin();
+}
+
+void RequestParser::WrongScalar(Field field) {
+  if (!IsHint(field)) Wrong(TypeErrorOf(field));
 }
 
 wire::Edit ModelEdit(const Request& request, std::string_view model, base::Arena& arena) {

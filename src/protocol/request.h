@@ -178,6 +178,7 @@ class RequestParser {
   PieceKind MediaKind() const;
   void Push(Context context);
   void Wrong(std::string_view what);
+  void WrongScalar(Field field);
   Frame& top() { return frames_[frame_count_ - 1]; }
 
   base::Arena& arena_;

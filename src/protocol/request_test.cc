@@ -160,20 +160,37 @@ TEST(RequestParser, ErrorsOfBodiesAndChats) {
        base::Concat(kChat, ": role must be a string (at byte 33)")},
       {Api::kChatCompletions, R"({"model":"m","messages":[{"content":[{"text":1}]}]})",
        base::Concat(kChat, ": text must be a string (at byte 45)")},
-      {Api::kChatCompletions, R"({"model":"m","messages":[{}],"stream":"true"})",
+      {Api::kChatCompletions, R"({"model":"m","messages":[{}],"stream":{}})",
        "INVALID_ARGUMENT: stream must be a boolean (at byte 38)"},
       {Api::kChatCompletions, R"({"model":"m","messages":[{}],"stream":tru})",
        "INVALID_ARGUMENT: error unmarshaling request bodyMap: malformed JSON literal (at byte 41)"},
       {Api::kChatCompletions, R"({"model":"m","messages":[{}],"stream_options":[]})",
        "INVALID_ARGUMENT: stream_options must be an object (at byte 46)"},
-      {Api::kChatCompletions, R"({"model":"m","messages":[{}],"max_tokens":1.5})",
-       "INVALID_ARGUMENT: the maximum number of tokens must be a whole number (at byte 42)"},
-      {Api::kChatCompletions, R"({"model":"m","messages":[{}],"max_tokens":"5"})",
+      {Api::kChatCompletions, R"({"model":"m","messages":[{}],"max_tokens":[5]})",
        "INVALID_ARGUMENT: the maximum number of tokens must be a whole number (at byte 42)"},
       {Api::kChatCompletions, R"({"model":"m","messages":[{}],"n":{}})",
        "INVALID_ARGUMENT: n must be a whole number (at byte 33)"},
   };
   for (const auto& c : cases) EXPECT_EQ(Describe(c.api, c.body), c.want) << c.body;
+}
+
+// Engines read "true" and "5" where a boolean and a number should stand; what they make of them is
+// theirs.
+TEST(RequestParser, AScalarOfAnotherTypeTellsNothingOfLoadAndReply) {
+  const std::string expected =
+      "model=m@9-12 salt= max=none n=1 prompts=1 messages=1 media=0 ids=0 text=0 body=";
+  for (const char* field :
+       {R"("stream":"true")", R"("stream":1)", R"("max_tokens":"5")", R"("max_tokens":1.5)",
+        R"("max_tokens":true)", R"("max_completion_tokens":"5")", R"("n":"2")", R"("n":false)",
+        R"("stream_options":"all")", R"("stream_options":{"include_usage":"yes"})"}) {
+    const std::string body = base::Concat(R"({"model":"m","messages":[{}],)", field, "}");
+    EXPECT_EQ(Describe(Api::kChatCompletions, body),
+              base::Concat(expected, std::to_string(body.size()), "\n"))
+        << field;
+  }
+  EXPECT_THAT(Describe(Api::kVllmGenerate,
+                       R"({"model":"m","token_ids":[1],"sampling_params":{"max_tokens":"3"}})"),
+              HasSubstr("max=none"));
 }
 
 TEST(RequestParser, ErrorsOfPromptsAndInputs) {
