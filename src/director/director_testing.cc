@@ -230,10 +230,10 @@ struct ReplyWatcher : plugin::Plugin, plugin::ResponseProcessor {
                       plugin::HeaderEdits* to_client) override {
     Knobs::Watched& w = TestKnobs().watched;
     ++w.heads;
-    w.served = head.served_endpoint;
+    w.served = head.served_endpoint.value_or("");
     for (const plugin::Header& h : head.headers)
       w.headers += base::Concat(h.name, "=", h.value, ";");
-    to_client->Set(*r.arena, "x-served", head.served_endpoint);
+    to_client->Set(*r.arena, "x-served", head.served_endpoint.value_or(""));
   }
   void OnResponseEnd(RequestContext&, const plugin::ResponseEnd& end,
                      plugin::MetadataList* metadata) override {

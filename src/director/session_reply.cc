@@ -154,7 +154,7 @@ void BeginReply(SessionState& s, const plugin::ResponseHead& head) {
   s.status = status;
   s.reply_begun = true;
   s.event_stream = head.event_stream;
-  MoveToServed(s, head.served_endpoint);
+  MoveToServed(s, head.served_endpoint.value_or(""));
   if (!s.generation().response_processors().empty()) ShowHead(s, head);
   s.sample_offset = s.context.random.Below(kSampled);
   const bool ok = status < 400;

@@ -211,9 +211,9 @@ struct ResponseHead {
   int status = 200;
   bool event_stream = false;              // its content type is text/event-stream
   std::span<const Header> headers = {};   // in order, as received
-  // "ip:port" that answered, as the proxy says; "" where it does not say. (The endpoint of the
-  // decision is known to whoever saw OnRouted.)
-  std::string_view served_endpoint = {};
+  // "ip:port" that answered, as the proxy says; "" where its metadata does not say, none where
+  // there is no such metadata. (The endpoint of the decision is known to whoever saw OnRouted.)
+  std::optional<std::string_view> served_endpoint = {};
 };
 
 // A number for the proxy's dynamic metadata, from where rate limits and billing read it.

@@ -108,7 +108,8 @@ struct ExtProcMetadata {
   // removed). With has_subset an empty list means that no endpoint may serve; without, all may.
   bool has_subset = false;
   std::span<const std::string_view> subset;
-  std::string_view served_endpoint;  // "ip:port", "" when the proxy does not say
+  // "ip:port"; "" when the proxy's envoy.lb does not say, none when it sends no envoy.lb.
+  std::optional<std::string_view> served_endpoint;
 };
 
 class ExtProcReader {

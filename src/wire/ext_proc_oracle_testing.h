@@ -106,7 +106,7 @@ inline std::string SubsetText(const envoy::config::core::v3::Metadata& metadata)
 
 inline std::string ServedText(const envoy::config::core::v3::Metadata& metadata) {
   const auto space = metadata.filter_metadata().find("envoy.lb");
-  if (space == metadata.filter_metadata().end()) return "";
+  if (space == metadata.filter_metadata().end()) return "nobody told";
   const auto served = space->second.fields().find("x-gateway-destination-endpoint-served");
   if (served == space->second.fields().end()) return "";
   return std::string(base::Trim(served->second.string_value()));
@@ -176,7 +176,7 @@ inline std::string Text(const ExtProcReader& reader) {
   const base::Result<ExtProcMetadata> metadata = reader.ReadMetadata();
   if (!metadata) return out + metadata.error().ToString();
   return base::Concat(out, SubsetText(metadata->has_subset, metadata->subset), "served ",
-                      metadata->served_endpoint, "\n");
+                      metadata->served_endpoint.value_or("nobody told"), "\n");
 }
 
 // --- replies ------------------------------------------------------------------------------------

@@ -164,7 +164,7 @@ TEST_F(ExtProcMetadataTest, TheServedEndpointAndALaterNamespaceOfTheSameName) {
   const StructField spaces[] = {StructField::Struct("envoy.filters.http.jwt_authn", first),
                                 StructField::Struct(kEndpointNamespace, first),
                                 StructField::Struct(kEndpointNamespace, second)};
-  EXPECT_EQ(Read(std::span(spaces).first(1))->served_endpoint, "");
+  EXPECT_EQ(Read(std::span(spaces).first(1))->served_endpoint, std::nullopt);
   EXPECT_EQ(Read(std::span(spaces).first(2))->served_endpoint, "10.0.0.1:8000");
   EXPECT_EQ(Read(spaces)->served_endpoint, "10.0.0.2:8000");
 }

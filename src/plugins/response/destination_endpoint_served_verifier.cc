@@ -11,10 +11,9 @@ class DestinationEndpointServedVerifier final : public plugin::Plugin,
   DestinationEndpointServedVerifier(const NoParameters&, plugin::PluginContext&) {}
   void OnResponseHead(plugin::RequestContext& request, const plugin::ResponseHead& head,
                       plugin::HeaderEdits* to_client) override {
-    to_client->Set(*request.arena, "x-conformance-test-served-endpoint",
-                   head.served_endpoint.empty()
-                       ? "fail: missing destination endpoint served metadata"
-                       : head.served_endpoint);
+    std::string_view result = head.served_endpoint.value_or("fail: missing envoy lb metadata");
+    if (result.empty()) result = "fail: missing destination endpoint served metadata";
+    to_client->Set(*request.arena, "x-conformance-test-served-endpoint", result);
   }
 };
 

@@ -10,9 +10,10 @@ namespace {
 TEST(DestinationEndpointServedVerifier, SaysWhoServedOrThatNobodySaid) {
   testing::Scene scene(1);
   auto made = scene.Make(DestinationEndpointServedVerifierType());
-  const std::pair<std::string_view, std::string_view> cases[] = {
+  const std::pair<std::optional<std::string_view>, std::string_view> cases[] = {
       {"10.0.0.1:8000", "10.0.0.1:8000"},
-      {"", "fail: missing destination endpoint served metadata"}};
+      {"", "fail: missing destination endpoint served metadata"},
+      {std::nullopt, "fail: missing envoy lb metadata"}};
   for (const auto& [served, value] : cases) {
     plugin::HeaderEdits edits;
     dynamic_cast<plugin::ResponseProcessor&>(*made).OnResponseHead(
