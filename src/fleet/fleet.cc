@@ -1,6 +1,7 @@
 #include "fleet/fleet.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 #include <map>
 #include <set>
@@ -14,8 +15,15 @@
 
 namespace llmd::fleet {
 namespace {
+
 constexpr float kNotReported = std::numeric_limits<float>::quiet_NaN();
+
+template <class Visit>
+void ForEachBit(uint32_t bits, Visit visit) {
+  for (; bits != 0; bits &= bits - 1) visit(static_cast<uint32_t>(std::countr_zero(bits)));
 }
+
+}  // namespace
 
 // One scrape result under a sequence lock; odd while somebody writes. Any thread may write.
 struct alignas(64) Fleet::LoadCell {
@@ -68,7 +76,7 @@ struct alignas(64) Fleet::LoadCell {
 
 // One worker's share of one counter, by endpoint. Only that worker writes.
 struct alignas(64) Fleet::Column {
-  std::unique_ptr<std::atomic<int64_t>[]> cells;
+  Rows<std::atomic<int64_t>> cells;
   std::atomic<bool> used{false};  // ever booked on: the others need not be summed
 };
 
@@ -116,15 +124,9 @@ base::Status CheckSpecs(std::span<const EndpointSpec> specs) {
 Fleet::Fleet(size_t worker_count)
     : worker_count_(worker_count),
       members_(std::make_shared<Members>()),
-      owners_(kEndpointsMax),
-      generations_(kEndpointsMax),
-      loads_(new LoadCell[kEndpointsMax]),
       columns_(new Column[worker_count * kCountersMax]),
-      health_(new Health[kEndpointsMax]),
-      adapters_(kEndpointsMax) {
+      counters_in_use_(1u << kRequestsInFlight) {
   LLMD_CHECK(worker_count > 0, "a fleet needs a worker");
-  AllocateColumns(kRequestsInFlight);
-  counters_in_use_.store(1u << kRequestsInFlight);
 }
 
 Fleet::~Fleet() = default;
@@ -174,9 +176,9 @@ base::Status Fleet::SetMembers(std::vector<EndpointSpec> specs, base::TimePoint 
     owners_[n] = owner;
     loads_[n].Write({});
     health_[n].Reset(now);
-    for (auto& column : attributes_) {
-      if (column) column[n].store(kNotReported, std::memory_order_relaxed);
-    }
+    ForEachBit(attributes_in_use_.load(std::memory_order_relaxed), [&](AttributeId a) {
+      attributes_[a][n].store(kNotReported, std::memory_order_relaxed);
+    });
     if (std::exchange(adapters_[n], nullptr)) ++adapters_version_;
   }
   next->version = members_->version + 1;
@@ -188,9 +190,11 @@ base::Status Fleet::SetMembers(std::vector<EndpointSpec> specs, base::TimePoint 
 // The lowest free number: a dense range keeps the columns in few cache lines. `cursor` remembers
 // over one SetMembers how far the search came.
 base::Result<EndpointNumber> Fleet::TakeNumber(const std::vector<bool>& taken,
-                                               EndpointNumber* cursor) const {
+                                               EndpointNumber* cursor) {
   for (; *cursor < kEndpointsMax; ++*cursor) {
-    if (!taken[*cursor] && owners_[*cursor].expired()) return (*cursor)++;
+    if (taken[*cursor]) continue;
+    if (*cursor == owners_.size()) Grow(owners_.size() + 1);
+    if (owners_[*cursor].expired()) return (*cursor)++;
   }
   return std::unexpected(base::ResourceExhausted(
       "every endpoint number is in use or held by requests to endpoints that left"));
@@ -207,11 +211,17 @@ void Fleet::ReportLoad(EndpointNumber endpoint, const Load& load, base::TimePoin
                           .in_flight = CounterSum(kRequestsInFlight, endpoint)});
 }
 
-void Fleet::AllocateColumns(CounterId counter) {
-  for (size_t w = 0; w < worker_count_; ++w) {
-    Column& c = column(w, counter);
-    if (!c.cells) c.cells.reset(new std::atomic<int64_t>[kEndpointsMax] {});
-  }
+void Fleet::Grow(size_t rows) {
+  owners_.resize(rows);
+  generations_.resize(rows);
+  adapters_.resize(rows);
+  loads_.Grow(rows);
+  health_.Grow(rows);
+  ForEachBit(counters_in_use_.load(std::memory_order_relaxed), [&](CounterId c) {
+    for (size_t w = 0; w < worker_count_; ++w) column(w, c).cells.Grow(rows);
+  });
+  ForEachBit(attributes_in_use_.load(std::memory_order_relaxed),
+             [&](AttributeId a) { attributes_[a].Grow(rows); });
 }
 
 base::Result<CounterId> Fleet::AddCounter() {
@@ -219,11 +229,12 @@ base::Result<CounterId> Fleet::AddCounter() {
   const uint32_t in_use = counters_in_use_.load(std::memory_order_relaxed);
   for (CounterId c = 0; c < kCountersMax; ++c) {
     if (in_use >> c & 1) continue;
-    AllocateColumns(c);
     bool balanced = true;
     for (size_t w = 0; w < worker_count_; ++w) {
-      for (size_t n = 0; n < kEndpointsMax; ++n) {
-        balanced &= column(w, c).cells[n].exchange(0, std::memory_order_relaxed) == 0;
+      Rows<std::atomic<int64_t>>& cells = column(w, c).cells;
+      cells.Grow(owners_.size());
+      for (size_t n = 0; n < owners_.size(); ++n) {
+        balanced &= cells[n].exchange(0, std::memory_order_relaxed) == 0;
       }
     }
     if (!balanced) LLMD_BUG("a counter was given up with bookings on it");
@@ -253,8 +264,8 @@ base::Result<AttributeId> Fleet::AddAttribute() {
   const uint32_t in_use = attributes_in_use_.load(std::memory_order_relaxed);
   for (AttributeId a = 0; a < kAttributesMax; ++a) {
     if (in_use >> a & 1) continue;
-    if (!attributes_[a]) attributes_[a].reset(new std::atomic<float>[kEndpointsMax]);
-    for (size_t n = 0; n < kEndpointsMax; ++n) {
+    attributes_[a].Grow(owners_.size());
+    for (size_t n = 0; n < owners_.size(); ++n) {
       attributes_[a][n].store(kNotReported, std::memory_order_relaxed);
     }
     attributes_in_use_.store(in_use | 1u << a, std::memory_order_release);
@@ -329,13 +340,17 @@ View::View(Fleet& fleet, size_t worker) : fleet_(fleet), worker_(worker) {
 View::~View() { Membership::Release(membership_); }
 
 void View::Refresh(base::TimePoint now) {
-  if (!never_refreshed_ && now - refreshed_at_ < kRefreshInterval &&
+  if (!never_refreshed_ && now - refreshed_at_ < RefreshInterval() &&
       fleet_.version() == version_seen_ &&
       fleet_.counters_in_use_.load(std::memory_order_acquire) == counters_seen_ &&
       fleet_.attributes_in_use_.load(std::memory_order_acquire) == attributes_seen_) {
     return;
   }
   Regather(now);
+}
+
+base::Duration View::RefreshInterval() const {
+  return kRefreshInterval * std::max<size_t>(1, members().size() / kRefreshedPerInterval);
 }
 
 void View::AdoptMembers() {
@@ -347,27 +362,17 @@ void View::AdoptMembers() {
   version_seen_ = next->members->version;
   const size_t size = next->members->by_number.size();
   if (size <= waiting_.size()) return;
-  // Reserved in full (memory that is not touched costs nothing): columns never move.
-  for (auto* column : {&waiting_, &running_, &kv_usage_, &share_}) {
-    column->reserve(kEndpointsMax);
-    column->resize(size);
-  }
+  for (auto* column : {&waiting_, &running_, &kv_usage_, &share_}) column->resize(size);
+  for (auto* column : {&block_tokens_, &block_count_}) column->resize(size);
   scraped_.resize(size);
   in_flight_at_report_.resize(size);
-  reported_at_.reserve(kEndpointsMax);
   reported_at_.resize(size);
-  for (auto* column : {&block_tokens_, &block_count_}) {
-    column->reserve(kEndpointsMax);
-    column->resize(size);
-  }
 }
 
 void View::Regather(base::TimePoint now) {
   if (fleet_.version() != version_seen_) AdoptMembers();
   counters_seen_ = fleet_.counters_in_use_.load(std::memory_order_acquire);
-  for (CounterId c = 0; c < kCountersMax; ++c) {
-    if (counters_seen_ >> c & 1) GatherCounter(c);
-  }
+  ForEachBit(counters_seen_, [&](CounterId c) { GatherCounter(c); });
   GatherLoads(now);
   GatherAttributes();
   refreshed_at_ = now;
@@ -378,30 +383,26 @@ void View::GatherCounter(CounterId counter) {
   // The whole range of numbers, members or not: it is dense, and a removed endpoint's bookings stay
   // readable for the sessions that still hold it.
   std::vector<int64_t>& sums = counters_[counter];
-  sums.reserve(kEndpointsMax);
-  const size_t size = std::max(waiting_.size(), sums.size());
-  sums.assign(size, 0);
-  int64_t* out = sums.data();
+  sums.assign(waiting_.size(), 0);
   for (size_t w = 0; w < fleet_.worker_count(); ++w) {
     const Fleet::Column& column = fleet_.column(w, counter);
     if (!column.used.load(std::memory_order_relaxed)) continue;
-    const std::atomic<int64_t>* cells = column.cells.get();
-    for (size_t n = 0; n < size; ++n) out[n] += cells[n].load(std::memory_order_relaxed);
+    column.cells.ForEachRun(sums.size(), [&](size_t begin, auto cells) {
+      int64_t* const out = sums.data() + begin;
+      for (size_t n = 0; n < cells.size(); ++n) out[n] += cells[n].load(std::memory_order_relaxed);
+    });
   }
 }
 
 void View::GatherAttributes() {
   attributes_seen_ = fleet_.attributes_in_use_.load(std::memory_order_acquire);
-  for (AttributeId a = 0; attributes_seen_ >> a != 0; ++a) {
-    if ((attributes_seen_ >> a & 1) == 0) continue;
+  ForEachBit(attributes_seen_, [&](AttributeId a) {
     std::vector<float>& column = attributes_[a];
-    column.reserve(kEndpointsMax);
     column.resize(waiting_.size(), kNotReported);
     for (const EndpointNumber n : members()) {
       column[n] = fleet_.attributes_[a][n].load(std::memory_order_relaxed);
     }
-    if (a + 1 == kAttributesMax) break;
-  }
+  });
   if (fleet_.adapters_version_.load(std::memory_order_acquire) == adapters_seen_) return;
   const std::scoped_lock lock(fleet_.mutex_);
   adapters_seen_ = fleet_.adapters_version_.load(std::memory_order_relaxed);

@@ -3,8 +3,9 @@
 //
 // Three classes. Fleet is the shared store: discovery sets its members, scrapers write loads, doors
 // report outcomes. View is one worker's picture of it: dense columns by EndpointNumber, refreshed
-// at most once per kRefreshInterval, exact for what this worker itself has in flight. Pin keeps a
-// View's membership (and so its endpoint numbers) alive for as long as a session needs it.
+// at most once per kRefreshInterval (a large fleet less often), exact for what this worker itself
+// has in flight. Pin keeps a View's membership (and so its endpoint numbers) alive for as long as a
+// session needs it.
 //
 // Thread safety: Fleet is thread-safe. A View belongs to one worker. A Pin belongs to that worker.
 // Invariants: 1. A number names one endpoint until every Pin that saw it is gone. 2. Counters are
@@ -27,6 +28,7 @@
 #include "base/time.h"
 #include "fleet/endpoint.h"
 #include "fleet/health.h"
+#include "fleet/rows.h"
 
 namespace llmd::fleet {
 
@@ -47,7 +49,7 @@ inline constexpr size_t kCountersMax = 16;  // a config with more in-flight prod
 
 // A number that one plugin leaves for every endpoint and others read: a custom metric, GPU use.
 using AttributeId = uint32_t;
-inline constexpr size_t kAttributesMax = 32;  // a config names a few; 16 KiB each
+inline constexpr size_t kAttributesMax = 32;  // a config names a few; 4 bytes per endpoint each
 
 // LoRA adapters of one model server, as HashOf their names, each list ascending.
 struct Adapters {
@@ -106,25 +108,25 @@ class Fleet {
   struct Column;
 
   Column& column(size_t worker, CounterId counter) const;
-  base::Result<EndpointNumber> TakeNumber(const std::vector<bool>& taken,
-                                          EndpointNumber* cursor) const;
-  void AllocateColumns(CounterId counter);
+  base::Result<EndpointNumber> TakeNumber(const std::vector<bool>& taken, EndpointNumber* cursor);
+  void Grow(size_t rows);
 
   const size_t worker_count_;
   std::atomic<uint64_t> version_{0};
   mutable std::mutex mutex_;
   std::shared_ptr<const Members> members_;
-  // By number: one token per owner, shared by every Endpoint object made for it (labels may change
-  // while requests hold the older object), so that expired() means nobody is left.
+  // By number, under mutex_. One token per owner, shared by every Endpoint object made for it
+  // (labels may change while requests hold the older object), so that expired() means nobody is
+  // left. The size of owners_ is that of every column here: the numbers ever used.
   std::vector<std::weak_ptr<const void>> owners_;
   std::vector<uint64_t> generations_;
-  std::unique_ptr<LoadCell[]> loads_;
-  std::unique_ptr<Column[]> columns_;  // [worker * kCountersMax + counter]
-  std::unique_ptr<Health[]> health_;
+  std::vector<std::shared_ptr<const Adapters>> adapters_;
+  Rows<LoadCell> loads_;
+  Rows<Health> health_;
+  std::unique_ptr<Column[]> columns_;           // [worker * kCountersMax + counter]
   std::atomic<uint32_t> counters_in_use_{0};    // bit per CounterId
-  std::unique_ptr<std::atomic<float>[]> attributes_[kAttributesMax];  // by number
+  Rows<std::atomic<float>> attributes_[kAttributesMax];
   std::atomic<uint32_t> attributes_in_use_{0};  // bit per AttributeId
-  std::vector<std::shared_ptr<const Adapters>> adapters_;  // by number, under mutex_
   std::atomic<uint64_t> adapters_version_{0};
 };
 
@@ -132,7 +134,10 @@ class Pin;
 
 class View {
  public:
+  // A refresh reads every endpoint, 1,000 in 20 us: a larger fleet is refreshed less often by as
+  // much, so that it never takes more than about a fortieth of a worker's time.
   static constexpr base::Duration kRefreshInterval = std::chrono::milliseconds(1);
+  static constexpr size_t kRefreshedPerInterval = 1000;
 
   // `fleet` must outlive the View.
   View(Fleet& fleet, size_t worker);
@@ -153,9 +158,8 @@ class View {
   // fleet down.
   std::span<EndpointNumber> Routable(base::Random& random, base::Arena& arena) const;
 
-  // Columns by EndpointNumber. They stay where they are as long as the View lives, once there was a
-  // member; their content is of the last Refresh. waiting/running are the scraped values
-  // corrected by what we sent and got back since (see CorrectedLoad).
+  // Columns by EndpointNumber, of the last Refresh; the next one may move them. waiting/running are
+  // the scraped values corrected by what we sent and got back since (see CorrectedLoad).
   const float* waiting() const { return waiting_.data(); }
   const float* running() const { return running_.data(); }
   const float* kv_usage() const { return kv_usage_.data(); }
@@ -182,6 +186,7 @@ class View {
   friend class Pin;
   struct Membership;  // shared_ptr<const Members> plus a worker-local reference count
 
+  base::Duration RefreshInterval() const;
   void Regather(base::TimePoint now);
   void AdoptMembers();
   void GatherCounter(CounterId counter);

@@ -43,9 +43,14 @@ void BM_Regather(benchmark::State& state) {
   }
   View view(fleet, 0);
   int64_t now = 60'000'000;
-  for (auto _ : state) view.Refresh(At(now += 1000));
+  for (auto _ : state) view.Refresh(At(now += 1'000'000));
 }
-BENCHMARK(BM_Regather)->Args({4, 3})->Args({100, 3})->Args({1000, 1})->Args({1000, 3});
+BENCHMARK(BM_Regather)
+    ->Args({4, 3})
+    ->Args({100, 3})
+    ->Args({1000, 1})
+    ->Args({1000, 3})
+    ->Args({10000, 3});
 
 void BM_Routable(benchmark::State& state) {
   Fleet fleet(2);

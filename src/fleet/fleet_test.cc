@@ -151,7 +151,7 @@ TEST(Fleet, ReusesANumberOnlyWhenNobodyHoldsItsOwner) {
 TEST(Fleet, RefusesTooManyAndTwins) {
   SteadyFleet s(1);
   EXPECT_EQ(s.fleet.SetMembers(Specs(kEndpointsMax + 1), At({})).message(),
-            "4097 endpoints, at most 4096 are served");
+            "16385 endpoints, at most 16384 are served");
   EXPECT_EQ(s.fleet.SetMembers({Spec("a", 1), Spec("a", 2)}, At({})).message(),
             "two endpoints are named default/a");
   EXPECT_EQ(s.fleet.version(), 1u);
@@ -179,6 +179,40 @@ TEST(Fleet, OtherWorkersSeeABookingWithinAMillisecond) {
   EXPECT_EQ(other.counter(kRequestsInFlight)[0], 2);
   mine.Refresh(At(View::kRefreshInterval));
   EXPECT_EQ(mine.counter(kRequestsInFlight)[0], 2);
+}
+
+TEST(Fleet, ALargeFleetIsRefreshedLessOften) {
+  SteadyFleet s(5000);
+  View view(s.fleet, 0);
+  view.Refresh(At({}));
+  s.fleet.ReportLoad(4999, {.kv_usage = 0.5f}, At({}));
+  view.Refresh(At(milliseconds(4)));
+  EXPECT_EQ(view.kv_usage()[4999], 0);
+  view.Refresh(At(milliseconds(5)));
+  EXPECT_EQ(view.kv_usage()[4999], 0.5f);
+}
+
+// Columns of every kind reach as far as the members, whichever came first.
+TEST(Fleet, CountersAndAttributesGrowWithTheFleet) {
+  SteadyFleet s(10);
+  View view(s.fleet, 0);
+  const auto before = *s.fleet.AddCounter();
+  const auto attribute = *s.fleet.AddAttribute();
+  ASSERT_TRUE(s.fleet.SetMembers(Specs(kEndpointsMax), At({})).ok());
+  const auto after = *s.fleet.AddCounter();
+  constexpr EndpointNumber kLast = kEndpointsMax - 1;
+  view.Refresh(At({}));
+  EXPECT_TRUE(std::isnan(view.attribute(attribute)[kLast]));
+  s.fleet.ReportAttribute(kLast, attribute, 7);
+  s.fleet.ReportAdapters(kLast, {.max = 3});
+  for (const CounterId c : {kRequestsInFlight, before, after}) view.Book(c, kLast, 2);
+  view.Refresh(At(seconds(1)));
+  for (const CounterId c : {kRequestsInFlight, before, after}) {
+    EXPECT_EQ(view.counter(c)[kLast], 2);
+    EXPECT_EQ(view.counter(c)[kLast - 1], 0);
+  }
+  EXPECT_EQ(view.attribute(attribute)[kLast], 7);
+  EXPECT_EQ(view.adapters(kLast)->max, 3u);
 }
 
 TEST(Fleet, ANewMemberSetIsSeenAtOnce) {
@@ -375,7 +409,7 @@ TEST(FleetConcurrency, WorkersScrapersAndDiscovery) {
   std::atomic<bool> stop{false};
   std::thread discovery([&] {
     for (int i = 0; i < 300; ++i) {
-      auto specs = Specs(8);
+      auto specs = Specs(i % 50 < 49 ? 8 : 100 + 10 * static_cast<size_t>(i));  // up to 3,090
       specs[7] = Spec("flapping", static_cast<uint16_t>(9000 + i));
       specs[6].draining = i % 2;
       ASSERT_TRUE(s.fleet.SetMembers(specs, At(milliseconds(i))).ok());

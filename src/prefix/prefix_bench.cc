@@ -96,6 +96,22 @@ void BM_RecordNew(benchmark::State& state) {
 }
 BENCHMARK(BM_RecordNew)->Arg(4)->Arg(64)->Arg(512);
 
+// The index is full, and every endpoint still has room: each record evicts what was used longest
+// ago by any of them.
+void BM_RecordUnderPressure(benchmark::State& state) {
+  const auto endpoints = static_cast<uint32_t>(state.range(0));
+  base::Random random(1);
+  PrefixIndex index(16u << 20);
+  std::vector<BlockHash> chain(64);
+  auto record = [&] {
+    for (BlockHash& hash : chain) hash = random.Next();
+    index.Record(static_cast<uint32_t>(random.Below(endpoints)), 1 << 20, chain);
+  };
+  for (int i = 0; i < 40000; ++i) record();
+  for (auto _ : state) record();
+}
+BENCHMARK(BM_RecordUnderPressure)->Arg(8)->Arg(PrefixIndex::kEndpointsMax);
+
 // The same prompts again and again: nothing to add, everything to touch.
 void BM_RecordKnown(benchmark::State& state) {
   const auto blocks = static_cast<size_t>(state.range(0));

@@ -1,6 +1,7 @@
 #include "prefix/prefix_index.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -70,8 +71,47 @@ struct Extent {
 struct Endpoint {
   ExtentId oldest = kNone;
   ExtentId newest = kNone;
-  uint64_t oldest_used_at = ~uint64_t{0};
   size_t blocks = 0;
+};
+
+// Which endpoint holds what was used longest ago: a complete binary tree whose leaves are the times
+// of the endpoints and whose inner nodes are the lesser of their two children.
+class Tournament {
+ public:
+  static constexpr uint64_t kNever = ~uint64_t{0};
+
+  // At least `endpoints` leaves; new ones are at kNever.
+  void Grow(size_t endpoints) {
+    if (endpoints <= leaves_) return;
+    const size_t leaves = std::bit_ceil(endpoints);
+    std::vector<uint64_t> next(2 * leaves, kNever);
+    std::copy_n(tree_.begin() + static_cast<ptrdiff_t>(leaves_), leaves_,
+                next.begin() + static_cast<ptrdiff_t>(leaves));
+    tree_ = std::move(next);
+    leaves_ = leaves;
+    for (size_t i = leaves - 1; i > 0; --i) tree_[i] = std::min(tree_[2 * i], tree_[2 * i + 1]);
+  }
+  void Set(size_t endpoint, uint64_t time) {
+    size_t i = leaves_ + endpoint;
+    tree_[i] = time;
+    while (i > 1) {
+      i /= 2;
+      const uint64_t lesser = std::min(tree_[2 * i], tree_[2 * i + 1]);
+      if (tree_[i] == lesser) return;
+      tree_[i] = lesser;
+    }
+  }
+  // The endpoint with the least time.
+  size_t Winner() const {
+    size_t i = 1;
+    while (i < leaves_) i = 2 * i + (tree_[2 * i] == tree_[i] ? 0 : 1);
+    return i - leaves_;
+  }
+  size_t bytes() const { return tree_.size() * sizeof(uint64_t); }
+
+ private:
+  std::vector<uint64_t> tree_;
+  size_t leaves_ = 0;  // a power of two, or none yet
 };
 
 // Nodes by first hash and parent: a hash table that grows by one bucket at a time (linear hashing),
@@ -162,48 +202,54 @@ size_t SharedBlocks(const std::vector<BlockHash>& run, std::span<const BlockHash
 }  // namespace
 
 struct PrefixIndex::Impl {
-  explicit Impl(size_t limit)
-      : bytes_max(std::max(limit, kBytesMaxSmallest)), endpoints(kEndpointsMax) {}
+  explicit Impl(size_t limit) : bytes_max(std::max(limit, kBytesMaxSmallest)) {}
 
   const size_t bytes_max;
   mutable base::AdaptiveMutex mutex;
   Pool<Node> nodes;
   Pool<Extent> extents;
   NodeTable table;
-  std::vector<Endpoint> endpoints;
+  std::vector<Endpoint> endpoints;  // up to the highest number that was recorded
+  Tournament oldest_uses;
   uint64_t use = 0;        // counts Records: the time of the LRU order
   size_t array_bytes = 0;  // capacities of runs and holder lists
   uint64_t blocks = 0;
   uint64_t evicted_blocks = 0;
 
   size_t bytes() const {
-    return endpoints.size() * sizeof(Endpoint) + table.bytes() + array_bytes +
+    return endpoints.capacity() * sizeof(Endpoint) + oldest_uses.bytes() + table.bytes() +
+           array_bytes +
            nodes.live() * (sizeof(Node) + sizeof(NodeId) + 2 * kHeapOverheadBytes) +
            extents.live() * (sizeof(Extent) + sizeof(ExtentId));
   }
   static constexpr size_t kHeapOverheadBytes = 16;  // glibc's, per allocation
+  size_t blocks_of(uint32_t endpoint) const {
+    return endpoint < endpoints.size() ? endpoints[endpoint].blocks : 0;
+  }
 
   // The list of an endpoint -------------------------------------------------------------------
 
-  void Unlink(Endpoint& endpoint, ExtentId id) {
+  void Unlink(uint32_t endpoint, ExtentId id) {
+    Endpoint& owner = endpoints[endpoint];
     const Extent& x = extents[id];
-    (x.older == kNone ? endpoint.oldest : extents[x.older].newer) = x.newer;
-    (x.newer == kNone ? endpoint.newest : extents[x.newer].older) = x.older;
+    (x.older == kNone ? owner.oldest : extents[x.older].newer) = x.newer;
+    (x.newer == kNone ? owner.newest : extents[x.newer].older) = x.older;
     if (x.older == kNone) UpdateOldest(endpoint);
   }
   // Puts `id` next to `newer` on its older side; kNone: at the newest end.
-  void LinkBefore(Endpoint& endpoint, ExtentId id, ExtentId newer) {
+  void LinkBefore(uint32_t endpoint, ExtentId id, ExtentId newer) {
+    Endpoint& owner = endpoints[endpoint];
     Extent& x = extents[id];
     x.newer = newer;
-    ExtentId& back = newer == kNone ? endpoint.newest : extents[newer].older;
+    ExtentId& back = newer == kNone ? owner.newest : extents[newer].older;
     x.older = back;
     back = id;
-    (x.older == kNone ? endpoint.oldest : extents[x.older].newer) = id;
+    (x.older == kNone ? owner.oldest : extents[x.older].newer) = id;
     if (x.older == kNone) UpdateOldest(endpoint);
   }
-  void UpdateOldest(Endpoint& endpoint) {
-    endpoint.oldest_used_at =
-        endpoint.oldest == kNone ? ~uint64_t{0} : extents[endpoint.oldest].used_at;
+  void UpdateOldest(uint32_t endpoint) {
+    const ExtentId oldest = endpoints[endpoint].oldest;
+    oldest_uses.Set(endpoint, oldest == kNone ? Tournament::kNever : extents[oldest].used_at);
   }
 
   // Nodes and holders -------------------------------------------------------------------------
@@ -263,7 +309,7 @@ struct PrefixIndex::Impl {
       const ExtentId added = extents.Add();
       extents[added].node = front;
       extents[added].used_at = extents[holder.extent].used_at;
-      LinkBefore(endpoints[holder.endpoint], added, extents[holder.extent].newer);
+      LinkBefore(holder.endpoint, added, extents[holder.extent].newer);
       upper.holders.push_back({holder.endpoint, static_cast<uint32_t>(length), added});
       holder.length -= static_cast<uint32_t>(length);
       *kept++ = holder;
@@ -284,14 +330,14 @@ struct PrefixIndex::Impl {
       extent = at->extent;
       gained = length > at->length ? length - at->length : 0;
       at->length += gained;
-      Unlink(owner, extent);
+      Unlink(endpoint, extent);
     } else {
       extent = extents.Add();
       extents[extent].node = id;
       InsertHolder(holders, at, {endpoint, length, extent});
     }
     extents[extent].used_at = use;
-    LinkBefore(owner, extent, newer);
+    LinkBefore(endpoint, extent, newer);
     owner.blocks += gained;
     blocks += gained;
     return extent;
@@ -312,7 +358,7 @@ struct PrefixIndex::Impl {
     at->length -= taken;
     if (at->length == 0) {
       node.holders.erase(at);
-      Unlink(owner, extent);
+      Unlink(endpoint, extent);
       extents.Remove(extent);
     }
     if (node.holders.empty()) return RemoveNode(id);
@@ -331,15 +377,16 @@ struct PrefixIndex::Impl {
       EvictOldest(endpoint, endpoints[endpoint].blocks - capacity);
     }
     while (bytes() > bytes_max && blocks > 0) {
-      const auto oldest = std::min_element(
-          endpoints.begin(), endpoints.end(),
-          [](const Endpoint& a, const Endpoint& b) { return a.oldest_used_at < b.oldest_used_at; });
-      EvictOldest(static_cast<uint32_t>(oldest - endpoints.begin()), ~size_t{0});
+      EvictOldest(static_cast<uint32_t>(oldest_uses.Winner()), ~size_t{0});
     }
   }
 
   void Record(uint32_t endpoint, std::span<const BlockHash> chain) {
     ++use;
+    if (endpoint >= endpoints.size()) {
+      endpoints.resize(endpoint + 1);
+      oldest_uses.Grow(endpoint + 1);
+    }
     NodeId parent = kNone;
     ExtentId above = kNone;
     while (!chain.empty()) {
@@ -402,11 +449,10 @@ void PrefixIndex::Record(uint32_t endpoint, size_t capacity_blocks,
 }
 
 void PrefixIndex::Trim(uint32_t endpoint, size_t capacity_blocks) {
-  if (endpoint >= kEndpointsMax) return;
   for (;;) {
     std::lock_guard lock(impl_->mutex);
     for (int step = 0; step < 256; ++step) {
-      const size_t held = impl_->endpoints[endpoint].blocks;
+      const size_t held = impl_->blocks_of(endpoint);
       if (held <= capacity_blocks) return;
       impl_->EvictOldest(endpoint, held - capacity_blocks);
     }
@@ -415,7 +461,7 @@ void PrefixIndex::Trim(uint32_t endpoint, size_t capacity_blocks) {
 
 size_t PrefixIndex::blocks(uint32_t endpoint) const {
   std::lock_guard lock(impl_->mutex);
-  return endpoint < kEndpointsMax ? impl_->endpoints[endpoint].blocks : 0;
+  return impl_->blocks_of(endpoint);
 }
 
 PrefixIndex::Stats PrefixIndex::stats() const {
@@ -431,7 +477,7 @@ bool PrefixIndex::CheckForTest() const {
   uint64_t blocks = 0;
   std::vector<bool> node_seen;
   size_t array_bytes = 0;
-  for (uint32_t e = 0; e < kEndpointsMax; ++e) {
+  for (uint32_t e = 0; e < x.endpoints.size(); ++e) {
     size_t held = 0;
     uint64_t last_use = 0;
     std::vector<NodeId> seen;

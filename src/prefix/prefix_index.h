@@ -11,7 +11,7 @@
 // ordered by last use, deeper before shallower within one use, so the front is always a leaf and is
 // trimmed from its end. The order is that of a plain LRU over blocks in which a use touches all
 // blocks of the prompt, the first block last. When `bytes_max` is reached the least recently used
-// extent of all endpoints goes.
+// extent of all endpoints goes; a tournament over the endpoints knows whose that is.
 //
 // Thread safety: thread-safe. One mutex, held for one Match or Record (under 1 us and 2 us for 512
 // blocks) and for at most 256 extents of a Trim. The longest hold is the split of a run that very
@@ -33,7 +33,9 @@ namespace llmd::prefix {
 
 class PrefixIndex {
  public:
-  static constexpr uint32_t kEndpointsMax = 4096;
+  // As many as a fleet has (fleet::kEndpointsMax). Each costs 40 bytes, those below the highest
+  // number that was recorded included.
+  static constexpr uint32_t kEndpointsMax = 16384;
   // 1 KiB of hashes: a split copies at most that, and a prompt of 512 blocks is 4 nodes.
   static constexpr size_t kRunBlocksMax = 128;
 

@@ -167,6 +167,8 @@ TEST_P(TwinTest, AgreesWithTheNaiveIndex) {
     base::Random random(seed);
     PrefixIndex index;
     NaiveIndex naive;
+    for (uint32_t e = 0; e < c.endpoints; ++e) index.Record(e, 0, {});  // makes room for them
+    const size_t empty_bytes = index.stats().bytes;
     for (int i = 0; i < c.operations; ++i) {
       const auto endpoint = static_cast<uint32_t>(random.Below(c.endpoints));
       const Chain chain = RandomChain(random, c.width, c.length_max);
@@ -196,7 +198,7 @@ TEST_P(TwinTest, AgreesWithTheNaiveIndex) {
     for (uint32_t e = 0; e < c.endpoints; ++e) index.Forget(e);
     EXPECT_EQ(index.stats().nodes, 0u);
     EXPECT_EQ(index.stats().extents, 0u);
-    EXPECT_EQ(index.stats().bytes, PrefixIndex().stats().bytes) << "something was not given back";
+    EXPECT_EQ(index.stats().bytes, empty_bytes) << "something was not given back";
   }
 }
 
@@ -240,6 +242,37 @@ TEST(PrefixIndexTest, MemoryPressureEvictsTheLeastRecentlyUsedOfAllEndpoints) {
   }
   EXPECT_EQ(MatchOf(index, kept)[1], 3u);
   EXPECT_EQ(MatchOf(index, old)[0], 0u);
+}
+
+// One block each, so that the least recently used are those that were recorded first.
+TEST(PrefixIndexTest, MemoryPressureAmongAllEndpointsThatThereCanBe) {
+  constexpr size_t kLimit = 2 << 20;
+  PrefixIndex index(kLimit);
+  base::Random random(5);
+  std::vector<std::pair<uint32_t, BlockHash>> recorded;
+  for (int i = 0; i < 60000; ++i) {
+    recorded.emplace_back(random.Below(PrefixIndex::kEndpointsMax), random.Next());
+    index.Record(recorded.back().first, 1 << 20, {{recorded.back().second}});
+    if (i % 5000 == 0) ASSERT_LE(index.stats().bytes, kLimit) << i;
+  }
+  ASSERT_TRUE(index.CheckForTest());
+  const size_t evicted = index.stats().evicted_blocks;
+  ASSERT_GT(evicted, 10000u);
+  std::vector<uint32_t> matched(PrefixIndex::kEndpointsMax);
+  for (size_t i = 0; i < recorded.size(); ++i) {
+    matched[recorded[i].first] = 0;
+    index.Match({{recorded[i].second}}, matched);
+    ASSERT_EQ(matched[recorded[i].first], i < evicted ? 0u : 1u) << i;
+  }
+}
+
+TEST(PrefixIndexTest, AnIndexOfFewEndpointsHasNoRoomForMany) {
+  PrefixIndex few, many;
+  few.Record(9, 10, {{1}});
+  many.Record(PrefixIndex::kEndpointsMax - 1, 10, {{1}});
+  EXPECT_EQ(many.blocks(PrefixIndex::kEndpointsMax - 1), 1u);
+  EXPECT_LT(few.stats().bytes, 8u << 10);
+  EXPECT_LT(many.stats().bytes, few.stats().bytes + 40 * PrefixIndex::kEndpointsMax);
 }
 
 TEST(PrefixIndexTest, ThreadsMatchRecordAndForgetTogether) {
