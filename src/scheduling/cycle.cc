@@ -103,12 +103,13 @@ void RunScorers(const Profile& profile, RequestContext& request,
   }
 }
 
+// A pick and its fallbacks. Whoever wants more candidates than that gets all of them in order.
 constexpr size_t kHighestMax = 16;
 
-// The `wanted`-th highest total: what is lower is not chosen by score. Of more than kHighestMax
-// nobody is told apart.
+// The `wanted`-th highest total: what is lower is not chosen by score. NaN is lower than nothing,
+// so that it stays a candidate.
 double LeastChosen(std::span<const double> totals, size_t wanted) {
-  if (wanted >= totals.size() || wanted > kHighestMax) return -kInfinity;
+  if (wanted >= totals.size() || wanted > kHighestMax) return -kInfinity;  // all may be
   double highest[kHighestMax];
   std::fill_n(highest, wanted, -kInfinity);
   for (const double total : totals) {
@@ -120,8 +121,7 @@ double LeastChosen(std::span<const double> totals, size_t wanted) {
   return highest[wanted - 1];
 }
 
-// Fills `scored` with all candidates; returns its beginning, where those stand that have at least
-// `least`.
+// Fills `scored` with all candidates, those below `least` at its end; returns the others.
 std::span<ScoredCandidate> Divide(std::span<const EndpointNumber> candidates,
                                   std::span<const double> totals, double least,
                                   std::span<ScoredCandidate> scored) {
@@ -258,7 +258,7 @@ ProfileResult RunProfile(const Profile& profile, RequestContext& request,
   // Order for ties.
   const plugin::Picker& picker = *profile.picker;
   const size_t wanted =
-      std::min(totals.size(), std::max(endpoints_wanted, picker.endpoint_count()));
+      std::min(totals.size(), std::max({size_t{1}, endpoints_wanted, picker.endpoint_count()}));
   const double least = picker.takes_highest() ? LeastChosen(totals, wanted) : -kInfinity;
   const auto scored = Uninitialised<ScoredCandidate>(arena, totals.size());
   const std::span<ScoredCandidate> contenders = Divide(left.numbers, totals, least, scored);
@@ -266,8 +266,7 @@ ProfileResult RunProfile(const Profile& profile, RequestContext& request,
   if (request.fleet) {
     OrderByInFlight(contenders, request.fleet->counter(fleet::kRequestsInFlight), arena);
   }
-  if (scored.size() > kInsertionMax)
-    stages.Skip();  // fewer are ordered in less than a reading takes
+  if (scored.size() > kInsertionMax) stages.Skip();  // fewer take less than a reading does
   notes.Ordered();
   // Now those who can be chosen come first, equal scores in the order in which they should win.
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -162,6 +163,39 @@ TEST(Cycle, APickerOfTheHighestChoosesAsIfItSawAll) {
     places.resize(std::min(n, wanted));
     ASSERT_EQ(chosen, places);
   }
+}
+
+TEST(Cycle, OneIsChosenThoughNobodyAskedForAny) {
+  const FunctionScorer scorer([](EndpointNumber e) { return e == 2 ? 1 : 0; });
+  for (const bool highest : {false, true}) {
+    Bed bed(3);
+    const BestPicker picker(0, highest);
+    EXPECT_THAT(bed.Run({.name = "p", .scorers = {{&scorer, 1, 0}}, .picker = &picker}, 0),
+                ElementsAre(2));
+  }
+}
+
+// The config reader lets no such weight pass; a program that builds its profiles may.
+TEST(Cycle, WeightsBeyondNumbersChooseSomebody) {
+  const double kInfinity = std::numeric_limits<double>::infinity();
+  for (const double weight : {kInfinity, -kInfinity, std::nan("")}) {
+    for (size_t wanted = 1; wanted <= 4; ++wanted) {
+      Bed bed(4);
+      const FunctionScorer scorer([](EndpointNumber e) { return e % 2; });
+      const BestPicker picker(1, true);
+      const auto order =
+          bed.Run({.name = "p", .scorers = {{&scorer, weight, 0}}, .picker = &picker}, wanted);
+      EXPECT_EQ(std::set(order.begin(), order.end()).size(), wanted);
+    }
+  }
+}
+
+TEST(Cycle, ANegativeWeightPutsTheLowestFirst) {
+  Bed bed(40);
+  const FunctionScorer scorer([](EndpointNumber e) { return e / 40.0; });
+  const BestPicker picker(1, true);
+  EXPECT_THAT(bed.Run({.name = "p", .scorers = {{&scorer, -2, 0}}, .picker = &picker}, 3),
+              ElementsAre(0, 1, 2));
 }
 
 TEST(Cycle, TheSameSeedDecidesTheSame) {

@@ -8,12 +8,12 @@
 namespace llmd::plugins {
 namespace {
 
-constexpr size_t kAtOnce = 16;
+constexpr size_t kOnePassMax = 16;  // a pick and its fallbacks; whoever wants more pays for it
 
-// Moves the `count` best to the front, best first, in one pass. The others keep their order, so
-// that ties further on do.
+// Moves the `count` best to the front, best first and equal ones as they stood, in one pass. The
+// others keep their order.
 void BringForward(std::span<plugin::ScoredCandidate> scored, size_t count) {
-  size_t best[kAtOnce];
+  size_t best[kOnePassMax];
   size_t found = 0;
   for (size_t i = 0; i < scored.size(); ++i) {
     const double score = scored[i].score;
@@ -22,7 +22,7 @@ void BringForward(std::span<plugin::ScoredCandidate> scored, size_t count) {
     for (; at > 0 && scored[best[at - 1]].score < score; --at) best[at] = best[at - 1];
     best[at] = i;
   }
-  plugin::ScoredCandidate chosen[kAtOnce];
+  plugin::ScoredCandidate chosen[kOnePassMax];
   for (size_t k = 0; k < count; ++k) chosen[k] = scored[best[k]];
   std::sort(best, best + count);
   for (size_t k = count; k > 0; --k) {  // those between two chosen ones move up over the later ones
@@ -41,8 +41,8 @@ class MaxScorePicker final : public plugin::Plugin, public plugin::Picker {
   bool takes_highest() const override { return true; }
   void Pick(plugin::RequestContext&, std::span<plugin::ScoredCandidate> scored,
             size_t wanted) const override {
-    for (size_t i = 0; i < wanted; i += kAtOnce) {
-      BringForward(scored.subspan(i), std::min(kAtOnce, wanted - i));
+    for (size_t i = 0; i < wanted; i += kOnePassMax) {
+      BringForward(scored.subspan(i), std::min(kOnePassMax, wanted - i));
     }
   }
 
