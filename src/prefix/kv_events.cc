@@ -82,8 +82,7 @@ KvCacheKind ParseKvCacheKind(std::string_view name) {
   return KvCacheKind::kUnknown;
 }
 
-// --- batches
-// --------------------------------------------------------------------------------------
+// --- batches -------------------------------------------------------------------------------------
 
 bool KvEventReader::Begin(std::string_view payload) {
   events_left_ = 0;
@@ -202,8 +201,7 @@ KvEventType KvEventReader::Next() {
   return KvEventType::kEnd;
 }
 
-// --- events
-// ---------------------------------------------------------------------------------------
+// --- events --------------------------------------------------------------------------------------
 
 enum class KvEventReader::Field : uint8_t {
   kUnknown,

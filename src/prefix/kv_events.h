@@ -157,8 +157,7 @@ class KvEventReader {
   wire::MsgpackWriter json_;  // a JSON batch as msgpack
 };
 
-// --- writing, for simulated engines and tests
-// -----------------------------------------------------
+// --- writing, for simulated engines and tests ----------------------------------------------------
 
 enum class KvEventForm : uint8_t {
   kMap,    // vLLM since June 2026: maps with key "type"
@@ -211,8 +210,7 @@ class KvEventWriter {
   wire::MsgpackWriter out_;
 };
 
-// --- topics and sequence frames
-// -------------------------------------------------------------------
+// --- topics and sequence frames ------------------------------------------------------------------
 
 // "kv@<pod>@<model>"; any other topic is all pod and no model. Models may contain '@'.
 struct KvTopic {

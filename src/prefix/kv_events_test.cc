@@ -50,8 +50,7 @@ TEST(KvEvents, Tutorial) {
   EXPECT_EQ(reader.malformed(), 0u);
 }
 
-// --- recorded from an engine
-// ----------------------------------------------------------------------
+// --- recorded from an engine ---------------------------------------------------------------------
 
 struct Recorded {
   std::vector<std::string> frames;
@@ -175,8 +174,7 @@ TEST(KvEvents, WriterGivesTheEnginesBytes) {
   }
 }
 
-// --- every form
-// -----------------------------------------------------------------------------------
+// --- every form ----------------------------------------------------------------------------------
 
 // All fields of an event, however it is written.
 struct Sample {
@@ -447,8 +445,7 @@ TEST(KvEvents, Mooncake) {
   }
 }
 
-// --- what is wrong
-// --------------------------------------------------------------------------------
+// --- what is wrong -------------------------------------------------------------------------------
 
 std::string BatchOf(const std::vector<std::string>& events) {
   MsgpackWriter batch;
@@ -598,8 +595,7 @@ TEST(KvEvents, HashesOfEveryForm) {
   EXPECT_EQ(hash_of("\xc4\x00"sv), 0u);
 }
 
-// --- topics and sequences
-// -------------------------------------------------------------------------
+// --- topics and sequences ------------------------------------------------------------------------
 
 TEST(KvEvents, Topics) {
   const struct {

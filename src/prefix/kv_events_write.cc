@@ -127,8 +127,7 @@ std::string KvEventWriter::Finish(double timestamp, std::optional<uint32_t> rank
   return batch.Take();
 }
 
-// --- topics and sequence frames
-// -------------------------------------------------------------------
+// --- topics and sequence frames ------------------------------------------------------------------
 
 KvTopic ParseKvTopic(std::string_view topic) {
   const size_t pod = topic.find('@');

@@ -17,7 +17,11 @@
 //   backwards   the engine restarted: cleared, and replayed from 0. So does a changed incarnation
 //               in a 24-byte sequence frame. An equal message that comes again is a duplicate.
 //   late join   a publisher that can replay is asked for everything when it is added
+//   reconnect   the replay begins with the last applied message, so that it can be compared:
+//   another
+//               one, or none, means another process
 //   queue full  messages beyond the bounds are dropped and counted; the gap they leave is replayed
+//   heartbeat   a live message without payload that tells the last number: shows what is missing
 // A publisher whose history is known from its message 0, or from an AllBlocksCleared on, is
 // complete; any other is cold.
 //
@@ -27,6 +31,7 @@
 //              at 1 when the publisher becomes cold, so trust is earned.
 //   freshness  1 when up to date. Else 1/2 to the power of t / kFreshnessHalfLife, where t is the
 //              time since messages are known to be missing or the connection is down.
+// Whether predictions come true is for others to find out; they multiply.
 //
 // Thread safety: one ingest thread calls everything but confidence(), applied(), heard_ns() and
 // holders(), which any thread may call.
@@ -41,10 +46,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
+#include "base/hash.h"
 #include "base/snapshot.h"
 #include "base/status.h"
 #include "base/time.h"
@@ -67,8 +75,9 @@ struct KvFeedLimits {
   size_t held_bytes = 32u << 20;
   // Of all publishers together.
   size_t held_bytes_total = 256u << 20;
-  // A replay that brought nothing is asked for again after `replay_backoff`, this often; then it is
-  // impossible. Later ones, for what is still missing, wait for `replay_cooldown`.
+  // A replay that brought nothing is asked for again after `replay_backoff`, then twice that and so
+  // on; the last one of this many tells that it is impossible. From then on the publisher is cold,
+  // and while it has not earned trust, everything is asked for anew after each `replay_cooldown`.
   uint32_t replay_attempts = 3;
   base::Duration replay_backoff = std::chrono::milliseconds(100);
   base::Duration replay_cooldown = std::chrono::seconds(30);
@@ -100,7 +109,8 @@ struct KvAction {
   enum class Type : uint8_t { kNone, kReplay };
   Type type = Type::kNone;
   PublisherId publisher = 0;
-  // Handed back with the replay's messages and its end, so that an abandoned one does no harm.
+  // Handed back with the replay's messages and its end, so that an abandoned one does no harm. A
+  // new one takes the place of the publisher's last.
   uint32_t replay = 0;
   uint64_t from = 0;  // first message wanted
 };
@@ -195,20 +205,43 @@ class KvFeed {
  private:
   struct Publisher;
   struct Cell;
+  struct NameView {
+    std::string_view address;
+    uint32_t rank;
+    friend bool operator==(const NameView&, const NameView&) = default;
+  };
+  struct Name {
+    std::string address;
+    uint32_t rank;
+    operator NameView() const { return {address, rank}; }
+  };
+  struct NameHash {
+    using is_transparent = void;
+    size_t operator()(const NameView& name) const {
+      return base::Mix64(base::Hash64(name.address), name.rank);
+    }
+  };
+  struct NameEqual {
+    using is_transparent = void;
+    bool operator()(const NameView& a, const NameView& b) const { return a == b; }
+  };
 
   Publisher* Get(PublisherId publisher) const;
   KvAction OnLive(Publisher* p, const KvMessage& message, base::TimePoint now);
-  KvAction OnExpected(Publisher* p, const KvMessage& message, base::TimePoint now);
+  KvAction OnFirst(Publisher* p, uint64_t number, const KvMessage& message, base::TimePoint now);
   KvAction OnGap(Publisher* p, uint64_t number, const KvMessage& message, base::TimePoint now);
-  KvAction OnRestart(Publisher* p, uint64_t number, const KvMessage& message, base::TimePoint now);
-  KvAction StartReplay(Publisher* p, uint64_t from, base::TimePoint now);
-  KvAction FinishReplay(Publisher* p, base::TimePoint now);
-  KvAction DrainHeld(Publisher* p, base::TimePoint now);
+  KvAction OnBack(Publisher* p, uint64_t number, const KvMessage& message, base::TimePoint now);
+  KvAction Restart(Publisher* p, uint64_t number, const KvMessage& message, base::TimePoint now);
+  KvAction StartReplay(Publisher* p, base::TimePoint now);
+  KvAction OnReplayComplete(Publisher* p, base::TimePoint now);
+  KvAction ReplayAnotherProcess(Publisher* p, base::TimePoint now);
+  bool ApplyHeld(Publisher* p, base::TimePoint now);
+  void TryAgain(Publisher* p, base::TimePoint now);
+  void GiveUp(Publisher* p, base::TimePoint now);
   void Hold(Publisher* p, uint64_t number, const KvMessage& message);
   void DropHeld(Publisher* p);
-  void ApplyBatch(Publisher* p, uint64_t number, std::string_view topic, std::string_view payload,
-                  base::TimePoint now);
-  void GoCold(Publisher* p, base::TimePoint now);
+  void ApplyBatch(Publisher* p, uint64_t number, const KvMessage& message, base::TimePoint now);
+  void GoCold(Publisher* p, uint64_t next);
   void Refresh(Publisher* p, base::TimePoint now);
   void PublishHolders();
 
@@ -217,8 +250,8 @@ class KvFeed {
   KvEventReader reader_;
   std::vector<std::unique_ptr<Publisher>> publishers_;  // by number; null: free
   std::unique_ptr<Cell[]> cells_;                       // by number, read by any thread
+  std::unordered_map<Name, PublisherId, NameHash, NameEqual> by_name_;
   base::Snapshot<KvHolders> holders_;
-  size_t held_bytes_ = 0;
   size_t poll_next_ = 0;
   uint32_t replays_started_ = 0;
   Stats stats_;

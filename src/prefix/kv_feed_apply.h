@@ -33,6 +33,8 @@
 #include "base/status.h"
 #include "base/time.h"
 #include "prefix/kv_events.h"
+#include "prefix/kv_feed_parked.h"
+#include "prefix/kv_feed_parts.h"
 #include "prefix/kv_index.h"
 #include "prefix/token_chain.h"
 
@@ -77,11 +79,10 @@ class KvTiers {
 
 struct KvApplyLimits {
   // Parked stores: those over a limit, oldest first, and those of that age are given up.
-  size_t parked_per_holder = 1024;
-  size_t parked_bytes_per_holder = 8u << 20;
+  KvParked::Limits parked;  // per holder
   base::Duration parked_age = std::chrono::seconds(30);
   // Engine blocks smaller than a canonical one, of all holders; further ones are not indexed. About
-  // 200 bytes each.
+  // 300 bytes each.
   size_t parts = 2'000'000;
 };
 
@@ -128,13 +129,11 @@ struct KvApplyStats {
   std::array<std::array<uint64_t, kKvSkips>, kKvCacheKinds> removals_skipped{};
 };
 
-// What is known of one holder beside what is in the index.
+// What is known of one holder beside what is in the index. It stays where it is while an applier
+// works on it.
 class KvHolderState {
  public:
-  explicit KvHolderState(HolderId holder);
-  ~KvHolderState();
-  KvHolderState(KvHolderState&&) noexcept;
-  KvHolderState& operator=(KvHolderState&&) noexcept;
+  explicit KvHolderState(HolderId holder) : holder_(holder) {}
 
   HolderId holder() const { return holder_; }
   // References to blocks, by parents and removals, since the last call: how many, how many unknown.
@@ -143,37 +142,47 @@ class KvHolderState {
     uint32_t unknown = 0;
   };
   References TakeReferences() { return std::exchange(references_, {}); }
-  size_t parked() const;
+  size_t parked() const { return parked_ ? parked_->size() : 0; }
 
  private:
   friend class KvApplier;
-  struct Group {
-    uint32_t engine_group = 0;
+  struct CacheGroup {
+    std::optional<uint32_t> engine_group;
     KvCacheKind kind = KvCacheKind::kNone;
-    uint8_t number = 0;       // in the index
-    bool is_indexed = false;  // false: of a kind that is skipped
+    Group number = 0;
     uint32_t block_size = 0;  // tokens of an engine block, 0: not known yet
     uint32_t window = 0;      // tokens, 0: all
+    std::unique_ptr<KvParts> parts;  // while blocks are smaller than canonical ones
   };
-  struct Rare;
+
+  // Groups of kinds that are not indexed; a removal does not say its group's kind.
+  struct Skipped {
+    uint32_t engine_group;
+    KvCacheKind kind;
+  };
+  static constexpr size_t kSkippedMax = 32;  // an engine has a handful of groups
+  void RememberSkipped(uint32_t engine_group, KvCacheKind kind);
+  std::optional<KvCacheKind> SkippedKind(uint32_t engine_group) const;
 
   HolderId holder_;
-  bool has_groups_ = false;  // events name groups; else group 0 is all there is
   References references_;
-  std::vector<Group> groups_;   // as they appear; the one without a number first
-  std::unique_ptr<Rare> rare_;  // parked stores and parts, made when there are some
+  std::vector<Skipped> skipped_;
+  std::vector<CacheGroup> groups_;  // those that are indexed
+  std::unique_ptr<KvParked> parked_;  // made when there is something to park
 };
 
 class KvApplier {
  public:
-  // `index` outlives it.
+  // `index` outlives it. `options.chain` is there, `options.block_tokens` positive.
   KvApplier(const KvApplyOptions& options, KvIndex* index);
 
-  // `model` is the base model's name, for events that do not name one.
+  // `model` is the base model's name, for events that do not name one. Removals may wait for Flush.
   void Apply(KvHolderState* state, KvEventType type, const KvEvent& event, std::string_view model,
              base::TimePoint now);
-  // All of the holder is gone; groups are forgotten too.
-  void Clear(KvHolderState* state);
+  // Ends a batch.
+  void Flush();
+  // Nothing of the holder is left, what was learned about it included.
+  void Forget(KvHolderState* state);
   // Gives up parked stores that waited too long; true if there were any.
   bool Expire(KvHolderState* state, base::TimePoint now);
   void CountMalformed(uint32_t events) { stats_.malformed += events; }
@@ -181,34 +190,52 @@ class KvApplier {
   const KvApplyStats& stats() const { return stats_; }
 
  private:
-  using Group = KvHolderState::Group;
+  using CacheGroup = KvHolderState::CacheGroup;
+  // Neighbouring removals, gathered: engines send one event a block.
+  struct Removals {
+    KvHolderState* state = nullptr;
+    CacheGroup* group = nullptr;
+    Tier tier = 0;
+    std::vector<EngineKey> hashes;
+  };
 
-  // The group that an event is about, or null and why.
-  Group* FindGroup(KvHolderState* state, const KvEvent& event, bool learn, KvSkip* skip);
+  CacheGroup* FindGroup(KvHolderState* state, const KvEvent& event);
+  CacheGroup* LearnGroup(KvHolderState* state, const KvEvent& event, KvSkip* skip);
   void TellGroups(const KvHolderState& state);
+  bool LearnBlockSize(CacheGroup* group, const KvEvent& event, KvSkip* skip);
+  uint32_t SubBlocks(const CacheGroup& group) const;
+
   void Stored(KvHolderState* state, const KvEvent& event, std::string_view model,
               base::TimePoint now);
-  bool StoreAfter(KvHolderState* state, const Group& group, Tier tier, const KvEvent& event,
+  bool Store(KvHolderState* state, CacheGroup* group, Tier tier, const KvEvent& event,
+             std::string_view root);
+  bool StoreParts(KvHolderState* state, CacheGroup* group, Tier tier, const KvEvent& event,
                   std::string_view root);
-  void StoreParts(KvHolderState* state, const Group& group, Tier tier, const KvEvent& event,
-                  std::string_view root);
-  void StoreTier(KvHolderState* state, const Group& group, Tier tier, const KvEvent& event);
+  void StoreComplete(const KvHolderState& state, const CacheGroup& group, Tier tier);
+  void StoreTier(KvHolderState* state, CacheGroup* group, Tier tier, const KvEvent& event);
   void Removed(KvHolderState* state, const KvEvent& event);
-  void Remove(KvHolderState* state, const Group& group, Tier tier,
-              std::span<const EngineKey> hashes);
-  void Park(KvHolderState* state, const Group& group, Tier tier, const KvEvent& event,
+  void RemoveParts(CacheGroup* group, Tier tier, KvIndex::Removed* result);
+  void Cleared(KvHolderState* state);
+
+  void Park(KvHolderState* state, const CacheGroup& group, Tier tier, const KvEvent& event,
             base::TimePoint now);
-  void Resolve(KvHolderState* state, const Group& group, std::span<const EngineKey> hashes);
-  std::span<const BlockExtra> CanonicalExtras(const KvEvent& event, uint32_t ratio);
-  std::span<const EngineKey> SubKeys(std::span<const EngineKey> hashes, uint32_t ratio);
+  void Resolve(KvHolderState* state, CacheGroup* group, std::span<const EngineKey> hashes);
+  void DropParked(KvHolderState* state);
+  void DropParts(CacheGroup* group);
+
+  std::span<const BlockExtra> CanonicalExtras(const KvEvent& event, uint32_t sub_blocks);
+  std::span<const EngineKey> SubKeys(std::span<const EngineKey> hashes, uint32_t sub_blocks);
 
   KvApplyOptions options_;
   KvIndex* index_;
   KvApplyStats stats_;
+  Removals removals_;
   // Scratch, kept between events.
   std::vector<BlockKey> keys_;
   std::vector<EngineKey> sub_keys_;
   std::vector<BlockExtra> extras_;
+  std::vector<KvParts::Complete> complete_;
+  std::vector<EngineKey> lost_;
 };
 
 }  // namespace llmd::prefix

@@ -29,8 +29,7 @@ uint64_t LoadPair(const uint32_t* tokens) {
   return pair;
 }
 
-// --- FNV-1a over canonical CBOR
-// -------------------------------------------------------------------
+// --- FNV-1a over canonical CBOR ------------------------------------------------------------------
 
 class CborFnv {
  public:
@@ -98,8 +97,7 @@ uint64_t HashCborFnv(BlockKey parent, std::span<const uint32_t> tokens,
   return cbor.hash();
 }
 
-// --- XXH64
-// ----------------------------------------------------------------------------------------
+// --- XXH64 ---------------------------------------------------------------------------------------
 
 uint64_t HashXxh64(BlockKey parent, std::span<const uint32_t> tokens,
                    std::span<const BlockExtra> extras) {
