@@ -42,6 +42,17 @@ Examples:
   a page of metrics for scrape tests
       llmd sim --profile instant --metrics-file page.txt
 
+KV events tell a router which prefixes a server holds: ZeroMQ messages of topic, sequence and
+msgpack batch, as vLLM 0.32 sends them. Evicted blocks, CPU memory (--cpu-kv-cache-size, medium
+CPU) and POST /reset_prefix_cache are told of too; GET /kv_event_sources says where.
+  four servers whose events one picker takes at its port 5557
+      llmd sim --profile qwen3-32b-h100-tp2 --count 4 --enable-kvcache
+  servers to be subscribed to, at 5557 and 5558, with replay at 6557 and 6558
+      llmd sim --profile instant --count 2 --enable-kvcache --zmq-endpoint 'tcp://*:5557' \
+        --kv-events-replay-endpoint 'tcp://*:6557'
+  hashes that other programs can compute
+      llmd sim --model demo --enable-kvcache --hash-seed 0
+
 Profiles (model; source of the numbers):)";
 
 std::string Footer() {
@@ -59,8 +70,10 @@ struct Flags {
   std::string mode;
   std::vector<std::string> failure_types;
   std::string metrics_file;
-  bool kv_cache = true;
   bool prefix_caching = true;
+  std::string zmq_mode = "auto";
+  std::string hash = "sha256_cbor";
+  std::string curve_server_key_file, curve_secret_key_file;
   base::Duration time_to_first_token{0};
   base::Duration prefill_overhead{0};
   base::Duration prefill_time_per_token{0};
@@ -126,7 +139,67 @@ void AddEngineFlags(CLI::App& app, Flags& flags) {
   app.add_flag("--enable-prefix-caching", flags.prefix_caching,
                "Find prefixes in the KV cache; --enable-prefix-caching=false does not")
       ->group(group);
-  app.add_flag("--enable-kvcache", flags.kv_cache, "The same, by upstream's name")->group(group);
+  app.add_option("--cpu-kv-cache-size", o.offload_blocks,
+                 "Blocks of CPU memory that full blocks are copied to and loaded from; 0: none")
+      ->capture_default_str()->group(group);
+  AddDuration(app, "--cpu-kv-load-time-per-token", &o.offload_load_time_per_token,
+              "Instead of computing it");
+}
+
+// Names are llm-d-inference-sim's where it has them, else vLLM's.
+void AddKvEventFlags(CLI::App& app, Flags& flags) {
+  sim::KvEventOptions& o = flags.options.kv_events;
+  const char* group = "KV events (see below)";
+  app.add_flag("--enable-kvcache", o.enabled, "Publish what the prefix cache stores and evicts")
+      ->group(group);
+  app.add_option("--zmq-endpoint", o.endpoint,
+                 "Where to; server i of several that bind, and rank i, use port + i")
+      ->capture_default_str()->group(group);
+  app.add_option("--zmq-mode", flags.zmq_mode,
+                 "connect, bind, or auto: bind what has a * (vLLM's rule), connect to the rest")
+      ->check(CLI::IsMember({"auto", "bind", "connect"}))->capture_default_str()->group(group);
+  app.add_option("--kv-events-replay-endpoint", o.replay_endpoint,
+                 "Address to bind for replays of missed messages; server i uses port + i")
+      ->group(group);
+  app.add_option("--kv-events-replay-queue-size", o.replay_steps_max, "Messages kept for replay")
+      ->capture_default_str()->group(group);
+  app.add_flag("--kv-events-replay-topic", o.replay_topic,
+               "Replays name the topic; =false as older engines")->group(group);
+  app.add_option("--kv-events-hwm", o.queue_messages_max,
+                 "Messages queued per subscriber, more are lost")
+      ->capture_default_str()->group(group);
+  app.add_option("--kv-events-topic", o.topic, "Instead of kv@<pod ip>:<port>@<model>")
+      ->group(group);
+  app.add_option("--pod-ip", o.pod_ip, "In the topic; --host or 127.0.0.1 if not given")
+      ->envname("POD_IP")->group(group);
+  app.add_flag("--use-vllm-map-event-format", o.maps,
+               "Events are maps with a type, as since vLLM 0.23; =false: positional arrays")
+      ->group(group);
+  app.add_flag("--kv-events-byte-hashes", o.byte_hashes,
+               "Hashes are whole digests, not integers (VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES=0)")
+      ->group(group);
+  app.add_option("--event-batch-size", o.batch_events_max,
+                 "Events per message; 0: those of a step, as vLLM")
+      ->capture_default_str()->group(group);
+  app.add_option("--prefix-caching-hash-algo", flags.hash,
+                 "sha256_cbor or xxhash_cbor, bit for bit as vLLM")
+      ->check(CLI::IsMember({"sha256_cbor", "xxhash_cbor"}))->capture_default_str()->group(group);
+  app.add_option_function<std::string>(
+         "--hash-seed", [&flags](const std::string& seed) { flags.options.hash_seed = seed; },
+         "Seed of the hash chain, as vLLM's PYTHONHASHSEED; random if not given")
+      ->envname("PYTHONHASHSEED")->group(group);
+  app.add_option("--data-parallel-size", o.ranks, "Ranks: one server each, on consecutive ports")
+      ->capture_default_str()->group(group);
+  app.add_option_function<int>(
+         "--data-parallel-rank",
+         [&o](int rank) { o.rank = rank < 0 ? std::nullopt : std::optional<uint32_t>(rank); },
+         "Rank that a single server says it is")->group(group);
+  app.add_option("--zmq-curve-server-key", flags.curve_server_key_file,
+                 "Public key of a CURVE picker to connect to (file)")
+      ->check(CLI::ExistingFile)->group(group);
+  app.add_option("--zmq-curve-key", flags.curve_secret_key_file,
+                 "Own CURVE secret key (file): of what is bound, or for the server above")
+      ->check(CLI::ExistingFile)->group(group);
 }
 
 void AddBehaviourFlags(CLI::App& app, Flags& flags) {
@@ -161,7 +234,29 @@ void AddIgnoredFlags(CLI::App& app) {
   }
 }
 
-base::Status Complete(const CLI::App& app, Flags& flags) {
+base::Status CompleteKvEvents(Flags& flags) {
+  sim::KvEventOptions& o = flags.options.kv_events;
+  o.mode = flags.zmq_mode == "bind"      ? sim::ZmqMode::kBind
+           : flags.zmq_mode == "connect" ? sim::ZmqMode::kConnect
+                                         : sim::ZmqMode::kAuto;
+  flags.options.hash = *engine::ParseWireHashKind(flags.hash);
+  const bool client = !flags.curve_server_key_file.empty();
+  if (client) {
+    LLMD_ASSIGN_OR_RETURN(o.security.server_public_key,
+                          net::LoadZmqPublicKey(flags.curve_server_key_file));
+  }
+  if (flags.curve_secret_key_file.empty()) return base::OkStatus();
+  LLMD_ASSIGN_OR_RETURN(const net::ZmqKeyPair own,
+                        net::LoadZmqKeyPair(flags.curve_secret_key_file));
+  if (client) {
+    o.security.client = own;
+  } else {
+    o.security.server_secret_key = own.secret_key;
+  }
+  return base::OkStatus();
+}
+
+base::Status Complete(const CLI::App& app, Flags& flags, bool as_upstream) {
   sim::SimOptions& o = flags.options;
   o.mode = flags.mode == "echo"     ? sim::ReplyMode::kEcho
            : flags.mode == "random" ? sim::ReplyMode::kRandom
@@ -169,7 +264,9 @@ base::Status Complete(const CLI::App& app, Flags& flags) {
   for (const Latency& latency : kLatencies) {
     if (app.count(latency.flag) > 0) o.*latency.option = flags.*latency.value;
   }
-  o.prefix_caching = flags.kv_cache && flags.prefix_caching;
+  // Upstream's simulator has no prefix cache without --enable-kvcache.
+  o.prefix_caching = flags.prefix_caching && (o.kv_events.enabled || !as_upstream);
+  LLMD_RETURN_IF_ERROR(CompleteKvEvents(flags));
   for (const std::string& name : flags.failure_types) {
     const auto type = sim::ParseFailureType(name);
     if (!type) {
@@ -199,16 +296,21 @@ int SimMain(int argc, char** argv) {
   const bool as_upstream = name == "llm-d-inference-sim";
   Flags flags;
   flags.mode = as_upstream ? "random" : "fixed";
-  flags.kv_cache = !as_upstream;
+  if (as_upstream) {
+    flags.options.kv_events.maps = false;
+    flags.options.kv_events.batch_events_max = 16;
+  }
   flags.options.seed = runtime::EntropySeed();
   CLI::App app{kDescription, as_upstream ? std::string(name) : "llmd sim"};
   app.footer(Footer());
   AddServerFlags(app, flags);
   AddEngineFlags(app, flags);
+  AddKvEventFlags(app, flags);
   AddBehaviourFlags(app, flags);
   AddIgnoredFlags(app);
   if (const int status = ParseFlags(app, argc, argv); status >= 0) return status;
-  if (const base::Status status = Complete(app, flags); !status.ok()) return Fail("sim", status);
+  if (const base::Status status = Complete(app, flags, as_upstream); !status.ok())
+    return Fail("sim", status);
 
   runtime::RaiseOpenFileLimit();
   runtime::EventLoop loop;

@@ -6,6 +6,7 @@
 #include "base/strings.h"
 #include "engine/tokens.h"
 #include "sim/length.h"
+#include "sim/render.h"
 #include "sim/sim_server.h"
 #include "wire/http1.h"
 
@@ -73,7 +74,7 @@ void Completion::OnBodyEnd() {
   body_.clear();
   const ServerConfig& config = server_.config();
   const auto refused = server_.reader().Read(
-      route_, {.token_ids = config.engine.prefix_caching,
+      route_, {.token_ids = config.engine.prefix_caching || render_,
                .echo_text = config.mode == ReplyMode::kEcho});
   if (refused) return RespondError(*refused);
   const SimRequest& request = server_.reader().request();
@@ -85,6 +86,7 @@ void Completion::OnBodyEnd() {
                          .param = "model"});
   }
   if (route_ == Route::kTokenize) return AnswerTokenize(request);
+  if (render_) return AnswerRender(request);
   if (ApiError error; server_.DrawFailure(&error)) return RespondError(error);
   if (!MakeChoices(request) || !Submit(request)) return;
   BeginReply(request);
@@ -111,6 +113,28 @@ void Completion::AnswerTokenize(const SimRequest& request) {
     out += "null";
   }
   out += '}';
+  server_.Respond(exchange_, 200, out);
+}
+
+// Completions give a list, chats one object.
+void Completion::AnswerRender(const SimRequest& request) {
+  const ServerConfig& config = server_.config();
+  const bool chat = route_ == Route::kChat;
+  const std::string id = (chat ? "chatcmpl-" : "cmpl-") + server_.RequestIdOf(exchange_, 16);
+  std::string& out = server_.scratch();
+  out.clear();
+  if (!chat) out += '[';
+  for (size_t p = 0; p < request.prompt_count; ++p) {
+    if (const auto error = CheckLengths(request.max_tokens, request.prompts[p].token_count,
+                                        config.engine.model_tokens_max)) {
+      return RespondError(*error);
+    }
+    if (p > 0) out += ',';
+    const std::string suffix = request.prompt_count > 1 ? "-" + std::to_string(p) : "";
+    AppendRendered(request, p, id + suffix,
+                   request.model.empty() ? config.served[0] : request.model, &out);
+  }
+  if (!chat) out += ']';
   server_.Respond(exchange_, 200, out);
 }
 

@@ -1,4 +1,5 @@
-// Completion: one POST to a simulated server, from its body to the last byte of its reply.
+// Completion: one POST to a simulated server that has a prompt, from its body to the last byte of
+// its reply.
 //
 // Owned by the server, until it asks for its release when the exchange ends. The reply's text is
 // known when the engine accepts the request; the engine's events only say how much of it may be
@@ -42,8 +43,9 @@ class Completion final : public net::ExchangeHandler {
     base::TimePoint last_token_at{};
   };
 
-  Completion(SimServer& server, net::ServerExchange& exchange, Route route)
-      : server_(server), exchange_(exchange), route_(route) {}
+  // `render`: only answer what the engine would be given.
+  Completion(SimServer& server, net::ServerExchange& exchange, Route route, bool render)
+      : server_(server), exchange_(exchange), route_(route), render_(render) {}
 
   void OnBody(base::Slice piece) override { body_.push_back(std::move(piece)); }
   void OnBodyEnd() override;
@@ -61,6 +63,7 @@ class Completion final : public net::ExchangeHandler {
 
  private:
   void AnswerTokenize(const SimRequest& request);
+  void AnswerRender(const SimRequest& request);
   bool MakeChoices(const SimRequest& request);
   ReplyPlan PlanReply(const SimRequest& request, const Prompt& prompt, const ReplyText& text) const;
   bool Submit(const SimRequest& request);
@@ -78,6 +81,7 @@ class Completion final : public net::ExchangeHandler {
   SimServer& server_;
   net::ServerExchange& exchange_;
   const Route route_;
+  const bool render_;
   size_t slot_ = 0;  // in the server's list
   bool streamed_ = false;
   bool include_usage_ = false;

@@ -106,10 +106,13 @@ void ServerMetrics::Refresh(const engine::EngineStats& stats, double kv_usage_no
   kv_usage = kv_usage_now;
   prefix_queries = stats.prefix_queried_tokens;
   prefix_hits = stats.prefix_hit_tokens;
+  external_queries = stats.offload_queried_tokens;
+  external_hits = stats.offload_hit_tokens;
+  cached_tokens = prefix_hits + external_hits;
   preemptions = stats.preemptions;
   prompt_tokens = stats.prompt_tokens;
   // Hits are counted when a request starts, its prompt when it gave a token.
-  prompt_tokens_computed = prompt_tokens - std::min(prompt_tokens, prefix_hits);
+  prompt_tokens_computed = prompt_tokens - std::min(prompt_tokens, cached_tokens);
   generation_tokens = stats.generated_tokens;
 }
 
@@ -179,10 +182,10 @@ void MetricsPage::LayOutCounters() {
           m.prefix_hits);
   Counter("vllm:external_prefix_cache_queries",
           "External prefix cache queries from KV connector cross-instance cache sharing, in terms "
-          "of number of queried tokens.", m.zero);
+          "of number of queried tokens.", m.external_queries);
   Counter("vllm:external_prefix_cache_hits",
           "External prefix cache hits from KV connector cross-instance cache sharing, in terms of "
-          "number of cached tokens.", m.zero);
+          "number of cached tokens.", m.external_hits);
   Counter("vllm:mm_cache_queries",
           "Multi-modal cache queries, in terms of number of queried items.", m.zero);
   Counter("vllm:mm_cache_hits", "Multi-modal cache hits, in terms of number of cached items.",
@@ -193,15 +196,15 @@ void MetricsPage::LayOutCounters() {
   LabelledCounter("vllm:prompt_tokens_by_source", "source", "Number of prompt tokens by source.",
                   {{"local_compute", &m.prompt_tokens_computed},
                    {"local_cache_hit", &m.prefix_hits},
-                   {"external_kv_transfer", &m.zero}});
+                   {"external_kv_transfer", &m.external_hits}});
   Counter("vllm:prompt_tokens_cached", "Number of cached prompt tokens (local + external).",
-          m.prefix_hits);
+          m.cached_tokens);
   LabelledCounter("vllm:prompt_tokens_cached_by_source", "source",
                   "Prefix-cache hit tokens by the cache tier that supplied them: device (local "
                   "HBM), host (offloaded to DRAM), disk, p2p (transferred from another vLLM "
                   "instance) or external_unspecified. Counted at admission; sums to "
                   "vllm:prefix_cache_hits + vllm:external_prefix_cache_hits.",
-                  {{"device", &m.prefix_hits}, {"host", &m.zero}, {"p2p", &m.zero},
+                  {{"device", &m.prefix_hits}, {"host", &m.external_hits}, {"p2p", &m.zero},
                    {"disk", &m.zero}, {"external_unspecified", &m.zero}});
   Counter("vllm:generation_tokens", "Number of generation tokens processed.",
           m.generation_tokens);

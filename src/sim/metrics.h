@@ -42,7 +42,8 @@ struct ServerMetrics {
 
   // Gauges and counters, refreshed from the engine before a page is written.
   double running = 0, waiting = 0, kv_usage = 0;
-  uint64_t prefix_queries = 0, prefix_hits = 0, preemptions = 0, prompt_tokens = 0,
+  uint64_t prefix_queries = 0, prefix_hits = 0, external_queries = 0, external_hits = 0,
+           cached_tokens = 0, preemptions = 0, prompt_tokens = 0,
            prompt_tokens_computed = 0, generation_tokens = 0;
   uint64_t success_stop = 0, success_length = 0, success_abort = 0, success_error = 0;
   uint64_t rejected_queue_full = 0;

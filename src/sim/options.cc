@@ -76,9 +76,36 @@ base::Result<engine::EngineConfig> EngineOf(const SimOptions& o, std::string* mo
   config.waiting_max = o.waiting_max;
   config.prefix_caching = o.prefix_caching;
   config.hash_seed = o.seed;
+  config.offload_blocks = o.offload_blocks;
+  config.offload_load_token = o.offload_load_time_per_token;
+  if (o.kv_events.enabled) {
+    config.cache_changes = true;
+    config.wire_hash = o.hash;
+    config.wire_seed = o.hash_seed;
+  }
   LLMD_RETURN_IF_ERROR(SetTiming(o, &config));
   LLMD_RETURN_IF_ERROR(config.Validate());
   return config;
+}
+
+base::Status CheckKvEvents(const SimOptions& options) {
+  const KvEventOptions& o = options.kv_events;
+  if (o.ranks < 1 || o.ranks > 1024) {
+    return base::InvalidArgument("--data-parallel-size: allowed are 1 to 1024");
+  }
+  if (o.ranks > 1 && options.count > 1) {
+    return base::InvalidArgument(
+        "--data-parallel-size makes one server per rank: give either it or --count");
+  }
+  if (!o.enabled) return base::OkStatus();
+  if (o.endpoint.empty()) return base::InvalidArgument("--zmq-endpoint is empty");
+  if (!o.replay_endpoint.empty() && o.replay_steps_max < 1) {
+    return base::InvalidArgument("--kv-events-replay-queue-size: allowed are 1 and more");
+  }
+  if (o.queue_messages_max < 1) {
+    return base::InvalidArgument("--kv-events-hwm: allowed are 1 and more");
+  }
+  return base::OkStatus();
 }
 
 }  // namespace
@@ -102,7 +129,8 @@ base::Result<ServerConfig> Resolve(const SimOptions& options) {
                       .failure_percent = options.failure_percent,
                       .failure_types = options.failure_types,
                       .body_bytes_max = uint64_t{options.body_mib_max} << 20,
-                      .metrics_page = options.metrics_page};
+                      .metrics_page = options.metrics_page,
+                      .kv_events = options.kv_events};
   auto refuse = [](std::string message) -> base::Result<ServerConfig> {
     return std::unexpected(base::InvalidArgument(std::move(message)));
   };
@@ -119,9 +147,11 @@ base::Result<ServerConfig> Resolve(const SimOptions& options) {
   }
   if (options.startup.count() < 0) return refuse("--startup-duration is negative");
   if (options.count < 1 || options.count > 1024) return refuse("--count: allowed are 1 to 1024");
-  if (options.port != 0 && options.port + options.count - 1 > 65535) {
-    return refuse("--port and --count go beyond port 65535");
+  if (options.port != 0 &&
+      options.port + std::max(options.count, options.kv_events.ranks) - 1 > 65535) {
+    return refuse("--port and the number of servers go beyond port 65535");
   }
+  LLMD_RETURN_IF_ERROR(CheckKvEvents(options));
   if (config.failure_types.empty()) {
     for (int i = 0; i < kFailureTypeCount; ++i) {
       config.failure_types.push_back(static_cast<FailureType>(i));

@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "base/time.h"
 #include "engine/engine.h"
+#include "net/zmq.h"
 
 namespace llmd::sim {
 
@@ -38,6 +39,27 @@ enum class FailureType : uint8_t {
 inline constexpr int kFailureTypeCount = 6;
 std::optional<FailureType> ParseFailureType(std::string_view name);  // "rate_limit" and so on
 
+enum class ZmqMode : uint8_t { kAuto, kBind, kConnect };
+
+// KV events: sim/kv_events.h.
+struct KvEventOptions {
+  bool enabled = false;
+  std::string endpoint = "tcp://127.0.0.1:5557";
+  ZmqMode mode = ZmqMode::kAuto;  // auto: vLLM's rule, bind what has a "*"
+  std::string replay_endpoint;    // bound; empty: no replay
+  uint32_t replay_steps_max = 10'000;
+  bool replay_topic = true;       // false: replies without topic, as older engines'
+  uint32_t queue_messages_max = 100'000;
+  std::string topic;              // empty: "kv@<pod_ip>:<port>@<model>"
+  std::string pod_ip;             // empty: the host, or 127.0.0.1
+  bool maps = true;               // false: positional arrays
+  bool byte_hashes = false;       // digests instead of integers
+  uint32_t batch_events_max = 0;  // per message; 0: a step's
+  uint32_t ranks = 1;             // data-parallel: one server each
+  std::optional<uint32_t> rank;   // of the only server
+  net::ZmqSecurity security;
+};
+
 struct SimOptions {
   std::string host;     // literal address to listen on; empty: all
   uint16_t port = 8000;  // server i listens on port + i; 0: the kernel chooses for each
@@ -54,6 +76,11 @@ struct SimOptions {
   std::optional<uint32_t> batched_tokens_max;
   uint32_t waiting_max = 1000;
   bool prefix_caching = true;
+  engine::WireHashKind hash = engine::WireHashKind::kSha256Cbor;  // of blocks in events
+  std::optional<std::string> hash_seed;                           // as PYTHONHASHSEED
+  uint32_t offload_blocks = 0;  // of CPU memory
+  base::Duration offload_load_time_per_token{0};
+  KvEventOptions kv_events;
 
   std::optional<base::Duration> time_to_first_token;
   std::optional<base::Duration> inter_token_latency;
@@ -84,6 +111,7 @@ struct ServerConfig {
   std::vector<FailureType> failure_types;
   uint64_t body_bytes_max;
   std::shared_ptr<const std::string> metrics_page;
+  KvEventOptions kv_events;
 };
 
 // InvalidArgument names the flag, what it is and what is allowed.

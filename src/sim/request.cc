@@ -162,14 +162,22 @@ std::optional<int64_t> ReadInt(std::optional<element> value, std::string_view wh
   }
 }
 
-void CheckNumber(std::optional<element> value, std::string_view where, Problems* problems) {
-  if (!value || value->is_number() || value->is_bool()) return;
+std::optional<double> ReadNumber(std::optional<element> value, std::string_view where,
+                                 Problems* problems) {
+  if (!value) return std::nullopt;
+  double number;
+  if (value->get(number) == simdjson::SUCCESS) return number;
+  if (value->is_bool()) return value->get_bool().value() ? 1 : 0;
   if (!value->is_string()) {
     problems->Add("float_type", where, "Input should be a valid number", *value);
-  } else if (!base::ParseDouble(value->get_string().value())) {
+    return std::nullopt;
+  }
+  const auto parsed = base::ParseDouble(value->get_string().value());
+  if (!parsed) {
     problems->Add("float_parsing", where,
                   "Input should be a valid number, unable to parse string as a number", *value);
   }
+  return parsed;
 }
 
 bool ReadBool(std::optional<element> value, std::string_view where, Problems* problems) {
@@ -298,19 +306,17 @@ std::optional<ApiError> RequestReader::Read(Route route, const Options& options)
 
 std::optional<ApiError> RequestReader::Impl::ReadFields(Route route, const Fields& f) {
   request->model = ReadString(f.model, "model", &problems);
-  for (const auto& [value, where] :
-       {std::pair{f.temperature, "temperature"}, std::pair{f.top_p, "top_p"},
-        std::pair{f.presence_penalty, "presence_penalty"},
-        std::pair{f.frequency_penalty, "frequency_penalty"}}) {
-    CheckNumber(value, where, &problems);
-  }
+  request->temperature = ReadNumber(f.temperature, "temperature", &problems);
+  request->top_p = ReadNumber(f.top_p, "top_p", &problems);
+  request->presence_penalty = ReadNumber(f.presence_penalty, "presence_penalty", &problems);
+  request->frequency_penalty = ReadNumber(f.frequency_penalty, "frequency_penalty", &problems);
   const auto n = ReadInt(f.n, "n", &problems);
   request->max_tokens = ReadInt(f.max_tokens, "max_tokens", &problems);
   if (route == Route::kChat) {
     const auto newer = ReadInt(f.max_completion_tokens, "max_completion_tokens", &problems);
     if (newer) request->max_tokens = newer;
   }
-  ReadInt(f.seed, "seed", &problems);
+  request->seed = ReadInt(f.seed, "seed", &problems);
   request->stream = ReadBool(f.stream, "stream", &problems);
   request->ignore_eos = ReadBool(f.ignore_eos, "ignore_eos", &problems);
   request->return_token_ids = ReadBool(f.return_token_ids, "return_token_ids", &problems);

@@ -48,6 +48,9 @@ struct SimRequest {
   std::vector<std::string> token_strs;  // of the first prompt, with return_token_strs
   std::vector<std::string> stops;
   std::string cache_salt;  // empty: none
+  // Only shown again when a request is rendered.
+  std::optional<double> temperature, top_p, presence_penalty, frequency_penalty;
+  std::optional<int64_t> seed;
 };
 
 inline constexpr size_t kPromptsMax = 1024;

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "net/zmq.h"
 #include "runtime/worker.h"
 #include "sim/options.h"
 #include "sim/sim_server.h"
@@ -26,6 +27,8 @@ class SimServers {
   // Port of each server, in order.
   const std::vector<uint16_t>& ports() const { return ports_; }
   const ServerConfig& config() const { return config_; }
+  // Lives on a worker: post to its loop.
+  SimServer& server(size_t index) { return *servers_[index]; }
   void Stop();
 
  private:
@@ -35,7 +38,8 @@ class SimServers {
   ServerConfig config_;
   std::vector<uint16_t> ports_;
   runtime::WorkerPool workers_;
-  std::vector<std::unique_ptr<SimServer>> servers_;  // die before the loops
+  std::vector<std::unique_ptr<net::ZmqContext>> zmq_;  // by worker, if there are events
+  std::vector<std::unique_ptr<SimServer>> servers_;    // die before the loops
 };
 
 // Listens and serves; returns when every port is open. Errors name the flag or the address.

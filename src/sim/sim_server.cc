@@ -30,8 +30,9 @@ std::string Hex(uint64_t value, int digits) {
 struct SimServer::RouteRow {
   std::string_view path;
   std::string_view method;
-  void (SimServer::*serve)(net::ServerExchange&) = nullptr;  // GET
-  Route route = Route::kChat;                                // POST
+  void (SimServer::*serve)(net::ServerExchange&) = nullptr;  // what needs no body
+  Route route = Route::kChat;                                // what does
+  bool render = false;
 };
 
 base::Result<std::unique_ptr<SimServer>> SimServer::Create(runtime::EventLoop& loop,
@@ -70,7 +71,11 @@ net::ExchangeHandler* SimServer::OnRequest(net::ServerExchange& exchange) {
   static constexpr RouteRow kRoutes[] = {
       {"/v1/chat/completions", "POST", nullptr, Route::kChat},
       {"/v1/completions", "POST", nullptr, Route::kCompletions},
+      {"/v1/chat/completions/render", "POST", nullptr, Route::kChat, true},
+      {"/v1/completions/render", "POST", nullptr, Route::kCompletions, true},
       {"/tokenize", "POST", nullptr, Route::kTokenize},
+      {"/reset_prefix_cache", "POST", &SimServer::ServeResetPrefixCache},
+      {"/kv_event_sources", "GET", &SimServer::ServeKvEventSources},
       {"/metrics", "GET", &SimServer::ServeMetrics},
       {"/metrics/", "GET", &SimServer::ServeMetrics},
       {"/v1/models", "GET", &SimServer::ServeModels},
@@ -88,7 +93,8 @@ net::ExchangeHandler* SimServer::OnRequest(net::ServerExchange& exchange) {
       return nullptr;
     }
     if (row.serve == nullptr) {
-      completions_.push_back(std::make_unique<Completion>(*this, exchange, row.route));
+      completions_.push_back(std::make_unique<Completion>(*this, exchange, row.route,
+                                                            row.render));
       completions_.back()->set_slot(completions_.size() - 1);
       return completions_.back().get();
     }
@@ -175,6 +181,28 @@ void SimServer::ServeMetrics(net::ServerExchange& exchange) {
   exchange.Respond(200, kType, page_.Write(exchange.head().query), ReplyLines(exchange));
 }
 
+void SimServer::ServeKvEventSources(net::ServerExchange& exchange) {
+  Respond(exchange, 200, kv_events_ ? kv_events_->DescribeJson() : "{}");
+}
+
+// As vLLM: 200 whether or not there was something to forget; nothing is forgotten while requests
+// run, and the event goes out with the next step.
+void SimServer::ServeResetPrefixCache(net::ServerExchange& exchange) {
+  CatchUp();
+  const std::string query = base::ToLower(exchange.head().query);
+  engine_->ResetPrefixCache(query.contains("reset_external=true"));
+  exchange.Respond(200, "", "", ReplyLines(exchange));
+}
+
+base::Status SimServer::PublishKvEvents(net::ZmqContext& context, uint32_t index,
+                                        std::string topic) {
+  LLMD_ASSIGN_OR_RETURN(kv_events_,
+                        KvEventPublisher::Create(context, config_.kv_events, index,
+                                                 std::move(topic), config_.engine.block_tokens,
+                                                 engine_->digest_bytes()));
+  return base::OkStatus();
+}
+
 bool SimServer::Serves(std::string_view model) const {
   return std::ranges::find(config_.served, model) != config_.served.end();
 }
@@ -246,6 +274,7 @@ void SimServer::HandleStep(const engine::StepResult& step) {
     auto* choice = reinterpret_cast<Completion::Choice*>(report.tag);
     if (choice->owner->OnChoiceFinished(choice, report)) dirty_.push_back(choice->owner);
   }
+  if (kv_events_) kv_events_->Publish(step.cache_changes, loop_.wall_now());
   if (step.computed_tokens > 0) {
     metrics_.iteration_tokens.Observe(static_cast<double>(step.computed_tokens + first_tokens));
   }

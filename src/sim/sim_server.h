@@ -17,6 +17,7 @@
 #include "net/http_server.h"
 #include "runtime/loop.h"
 #include "sim/completion.h"
+#include "sim/kv_events.h"
 #include "sim/metrics.h"
 #include "sim/options.h"
 #include "sim/request.h"
@@ -31,7 +32,11 @@ class SimServer final : public net::HttpService, private runtime::TurnHook {
   ~SimServer() override;
 
   base::Result<uint16_t> Listen(const runtime::SocketAddress& address);
+  // From now on tells what the engine caches; before the loop runs. See KvEventPublisher::Create.
+  base::Status PublishKvEvents(net::ZmqContext& context, uint32_t index, std::string topic);
   net::HttpServer& http() { return *http_; }
+  // nullptr: no events.
+  const KvEventPublisher* kv_events() const { return kv_events_.get(); }
 
   net::ExchangeHandler* OnRequest(net::ServerExchange& exchange) override;
 
@@ -80,6 +85,8 @@ class SimServer final : public net::HttpService, private runtime::TurnHook {
   void ServeModels(net::ServerExchange& exchange);
   void ServeLoad(net::ServerExchange& exchange);
   void ServeMetrics(net::ServerExchange& exchange);
+  void ServeKvEventSources(net::ServerExchange& exchange);
+  void ServeResetPrefixCache(net::ServerExchange& exchange);
 
   runtime::EventLoop& loop_;
   const ServerConfig config_;
@@ -96,6 +103,7 @@ class SimServer final : public net::HttpService, private runtime::TurnHook {
   std::vector<std::unique_ptr<Completion>> completions_;  // each knows its index
   std::vector<Completion*> dirty_;                        // to be pumped
   runtime::Timer timer_;
+  std::unique_ptr<KvEventPublisher> kv_events_;
   // Last: its end aborts the exchanges, whose completions still use the rest.
   std::unique_ptr<net::HttpServer> http_;
 };
