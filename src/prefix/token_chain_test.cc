@@ -58,7 +58,7 @@ struct Vector {
   BlockKey root, block0, block1, block0_abc;
 };
 
-// Seed "", model "m", tokens 1..16 twice; computed by upstream's token_processor.go.
+// Seed "", model "m", tokens 1..16 twice.
 TEST(TokenChain, UpstreamVectors) {
   const Vector vectors[] = {
       {ChainKind::kCborFnv, 0x9ddb2db69f3f452cu, 0xfccf55888d5ee3d5u, 0xd570a8c0cb961e72u,
@@ -71,6 +71,42 @@ TEST(TokenChain, UpstreamVectors) {
     EXPECT_EQ(chain.Root("m"), v.root);
     EXPECT_THAT(Keys(chain, v.root, OneToSixteenTwice()), ElementsAre(v.block0, v.block1));
     EXPECT_EQ(Keys(chain, v.root, OneToSixteenTwice(), 16, {{0, "abc"}})[0], v.block0_abc);
+  }
+}
+
+// What upstream's token_processor.go (llm-d-router ebab687, Go 1.26) computed: blocks of 5 tokens of
+// every width, seeds, and extras of every length, among them an empty one.
+TEST(TokenChain, UpstreamCode) {
+  const struct {
+    ChainKind kind;
+    std::string_view seed;
+    BlockKey keys[5];
+  } cases[] = {
+      {ChainKind::kCborFnv, "",
+       {0xdf1b8af271ac2e69u, 0xb37afd054cee179bu, 0xb02b1cea415c5a07u, 0x29d9f5d274b06a96u,
+        0x3508204e3f57f10eu}},
+      {ChainKind::kCborFnv, "seed-1",
+       {0xcd0f605eee3f749fu, 0x7a80d7b8df3db545u, 0xc5352874ad76cfb3u, 0x6d9ce116c5a7d2e8u,
+        0x8faf1e425f6af755u}},
+      {ChainKind::kXxh64, "",
+       {0x831df49b763078dcu, 0x55e4ff0d75b351d3u, 0x41f959d469a014a2u, 0x511fd9c2ab4f841du,
+        0x84a233e95901ba6au}},
+      {ChainKind::kXxh64, "seed-1",
+       {0xe33752aefd84f88eu, 0x7e2cb19373828ab4u, 0x5ec8f7ae1c89a216u, 0x41650009b4ab6f34u,
+        0xfade9300645da625u}},
+  };
+  std::vector<uint32_t> tokens;
+  uint32_t x = 12345;
+  for (unsigned i = 0; i < 25; ++i) {
+    x = x * 1664525 + 1013904223;
+    tokens.push_back(x >> (i % 29));
+  }
+  const std::vector<BlockExtra> extras = {
+      {1, "image"}, {1, ""}, {1, "a-salt-that-is-longer-than-twenty-four-bytes"}, {4, "x"}};
+  for (const auto& c : cases) {
+    const TokenChain chain(c.kind, c.seed);
+    EXPECT_THAT(Keys(chain, chain.Root("org/model"), tokens, 5, extras),
+                testing::ElementsAreArray(c.keys));
   }
 }
 
