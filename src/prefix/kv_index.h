@@ -14,20 +14,20 @@
 //
 // What counts. A holder counts the blocks from the start of the chain that it holds in any tier
 // without a gap, and the weights of their best tiers. Holders with several groups of layers
-// (SetGroups) count the usable prefix: the longest one of which the full-attention groups hold every
-// block and each window group the last `window_blocks`. Speculative entries are what was just sent
-// to a holder and is about to be held there; they count as tier 0 where they reach further than what
-// is held.
+// (SetGroups) count the usable prefix: the longest one of which the full-attention groups hold
+// every block and each window group the last `window_blocks`. Speculative entries are what was just
+// sent to a holder and is about to be held there; they count as tier 0 where they reach further
+// than what is held.
 //
 // References. A block that is stored again under the same engine key and in the same tier counts a
 // reference and goes with its last one. One block may be held under several engine keys.
 //
-// Memory. Everything comes out of `bytes_max`, headers, tables and free space included. When a store
-// finds no room, runs go that no match and no store has touched since the clock hand came by last;
-// the hand looks at kClockStepsMax runs at most, then takes the next one as it is. A run goes with
-// all its holders, and blocks behind it stop to match until it is stored again; since a match
-// touches all runs of its prefix, a prefix outlives what depends on it. Speculative entries have an
-// eighth of the budget to themselves, the oldest go first.
+// Memory. Everything comes out of `bytes_max`, headers, tables and free space included. When a
+// store finds no room, runs go that no match and no store has touched since the clock hand came by
+// last; the hand looks at kClockStepsMax runs at most, then takes the next one as it is. A run goes
+// with all its holders, and blocks behind it stop to match until it is stored again; since a match
+// touches all runs of its prefix, a prefix outlives what depends on it. Speculative entries have a
+// thirty-second of the budget to themselves; those that expire first go first.
 //
 // Thread safety: one writer (the ingest thread; two at once are a bug found in debug builds) calls
 // the methods of KvIndex, any number of readers Match at the same time; each Reader belongs to one
@@ -39,8 +39,8 @@
 // block key lies in one place only. 4. What a holder is said to hold, Remove of its engine keys or
 // Clear takes away completely. 5. No call but a reader's construction takes time or memory that
 // grows with the size of the index; Clear and ForEach grow with what the holder holds.
-// Limits: kHoldersMax, kTiersMax, kGroupsMax, kReadersMax, 32 GiB. Calls with numbers beyond the
-// limits do nothing and are counted in stats().refused_blocks.
+// Limits: kHoldersMax, kTiersMax, kGroupsMax, 32 GiB. Calls with numbers beyond the limits do
+// nothing; blocks that were to be stored count as refused.
 // Cost (kv_index_bench.cc): see docs/performance.md.
 #pragma once
 
@@ -70,7 +70,6 @@ class KvIndex {
   static constexpr uint32_t kHoldersMax = 8192;
   static constexpr uint32_t kTiersMax = 4;
   static constexpr uint32_t kGroupsMax = 8;
-  static constexpr uint32_t kReadersMax = 1024;
   static constexpr uint32_t kRunBlocksMax = 64;
   static constexpr uint32_t kReadAttemptsMax = 64;
   static constexpr uint32_t kClockStepsMax = 1024;
@@ -109,18 +108,19 @@ class KvIndex {
   KvIndex(const KvIndex&) = delete;
   KvIndex& operator=(const KvIndex&) = delete;
 
-  // --- the writer ---------------------------------------------------------------------------------
-  // Calls with many keys are several times faster per key than calls with one: memory is fetched for
-  // all of them at once. So gather neighbouring events of one holder, tier and group.
+  // --- the writer ---
+  // Calls with many keys are several times faster per key than calls with one: memory is fetched
+  // for all of them at once. So gather neighbouring events of one holder, tier and group.
 
   // Where the block is that `holder` calls `engine_key`: the parent of a store to come.
   std::optional<BlockRef> Find(HolderId holder, Group group, EngineKey engine_key) const;
 
-  // `holder` has stored blocks that follow each other, the first one behind `parent` (nullptr: at the
-  // start of a prompt, or the parent is not known; then only the growing of runs is lost). Keys are
-  // not 0; the spans have one size. An engine key that stood for another block stands for the new one
-  // from here on. Returns how many blocks are held now that were asked for: fewer than all only if
-  // there was no room or a number was beyond its limit.
+  // `holder` has stored blocks that follow each other, the first one behind `parent`; nullptr means
+  // that a prompt begins here. What lies behind an unknown parent cannot be stored: elsewhere in
+  // the index it may be known, and a block must lie in one place only. Keys are not 0; the spans
+  // have one size. An engine key that stood for another block stands for the new one from here on.
+  // Returns how many blocks from the front are held now: fewer than all only if there was no room
+  // or a number was beyond its limit.
   size_t Store(HolderId holder, Tier tier, Group group, const BlockRef* parent,
                std::span<const EngineKey> engine_keys, std::span<const BlockKey> block_keys);
 
@@ -137,41 +137,45 @@ class KvIndex {
   // more). Without this, or with an empty list, only group 0 counts and it is full attention.
   void SetGroups(HolderId holder, std::span<const uint32_t> windows);
 
-  // --- snapshots (the writer) ---------------------------------------------------------------------
-  // Consecutive blocks that a holder has in one tier; spans are of equal size, at most
+  // --- snapshots (the writer) ---
+  // What a holder has of one run in one tier: consecutive blocks, from the first of the run to the
+  // last that it has. Those between that it does not have come along because a place in the index
+  // is found by what lies before it; they have 0 references. Spans are of equal size, at most
   // kRunBlocksMax, and valid during the call only.
   struct Stretch {
     Tier tier = 0;
     Group group = 0;
-    std::span<const EngineKey> engine_keys;
+    std::span<const EngineKey> engine_keys;  // 0 for blocks without references
     std::span<const BlockKey> block_keys;
-    std::span<const uint32_t> references;  // 1 or more each
+    std::span<const uint32_t> references;
   };
   // All that `holder` has, as of now: so an index can be written out in pieces, holder by holder,
   // each with the number of the event it corresponds to.
   void ForEach(HolderId holder, const std::function<void(const Stretch&)>& visit) const;
-  // Puts one stretch back; returns as Store.
+  // Puts one stretch back; returns how many blocks are held. For an index in which nothing else was
+  // stored yet. Where runs were cut anew between the pieces of one snapshot, a block may come to
+  // lie in two places; matches then end early there, until it is gone from both.
   size_t Restore(HolderId holder, const Stretch& stretch);
 
-  // --- any thread ---------------------------------------------------------------------------------
-  // The holder is about to have `chain`. Seen by matches whose `now` is before `expires`. Depths are
-  // kept in steps of kSpeculativeStep blocks, rounded down, and at the end of the chain.
+  // --- any thread ---
+  // The holder is about to have `chain`. Seen by matches whose `now` is before `expires`. Depths
+  // are kept in steps of kSpeculativeStep blocks, rounded down, and at the end of the chain.
   static constexpr uint32_t kSpeculativeStep = 8;
   void AddSpeculative(HolderId holder, std::span<const BlockKey> chain, base::TimePoint now,
                       base::TimePoint expires);
 
   class Reader {
    public:
-    // The index outlives the reader. More than kReadersMax at a time are a bug.
+    // The index outlives the reader.
     explicit Reader(const KvIndex& index);
     ~Reader();
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
 
-    // For every holder h below blocks.size(): blocks[h] = blocks from the start of `chain` that h can
-    // use, weighted[h] = the sum of their weights. tier_weights[t] is the weight of tier t; tiers
-    // that it does not name weigh 1. `weighted` is as large as `blocks`, or empty when not wanted.
-    // Returns the largest of blocks[]. Allocates nothing.
+    // For every holder h below blocks.size(): blocks[h] = blocks from the start of `chain` that h
+    // can use, weighted[h] = the sum of their weights. tier_weights[t] is the weight of tier t;
+    // tiers that it does not name weigh 1. `weighted` is as large as `blocks`, or empty when not
+    // wanted. Returns the largest of blocks[]. Allocates nothing.
     uint32_t Match(std::span<const BlockKey> chain, std::span<const float> tier_weights,
                    base::TimePoint now, std::span<uint32_t> blocks, std::span<float> weighted);
 
@@ -189,15 +193,18 @@ class KvIndex {
     uint64_t pairs = 0;              // (block, holder, group): engine keys
     uint64_t evicted_blocks = 0;     // pairs that went for want of room
     uint64_t refused_blocks = 0;     // blocks not stored: no room, or a number beyond its limit
-    uint64_t read_failures = 0;      // matches cut short by a run that did not hold still
-    uint64_t speculative_pairs = 0;  // runs of blocks per holder in the overlay
   };
+  // For the writer.
   Stats stats() const;
-  // Engine keys of this holder, all groups.
+  // Engine keys of this holder, all groups. For the writer.
   uint64_t blocks(HolderId holder) const;
+  // Matches cut short by a run that did not hold still. For any thread.
+  uint64_t read_failures() const;
 
-  // Walks everything and checks every invariant; false says that one is broken.
+  // Walks everything and checks that all parts agree; false says that they do not.
   bool CheckForTest() const;
+  // Whether every block key lies in one place only.
+  bool IsUniqueForTest() const;
 
  private:
   struct Impl;
