@@ -355,9 +355,11 @@ base::Result<std::shared_ptr<TlsClientContext>> TlsClientContext::Create(
   }
   SSL_CTX_set_verify(ctx.get(), options.insecure_skip_verify ? SSL_VERIFY_NONE : SSL_VERIFY_PEER,
                      nullptr);
-  const std::string alpn = AlpnWire(options.alpn);
-  SSL_CTX_set_alpn_protos(ctx.get(), reinterpret_cast<const unsigned char*>(alpn.data()),
-                          static_cast<unsigned>(alpn.size()));
+  if (!options.alpn.empty()) {
+    const std::string alpn = AlpnWire(options.alpn);
+    SSL_CTX_set_alpn_protos(ctx.get(), reinterpret_cast<const unsigned char*>(alpn.data()),
+                            static_cast<unsigned>(alpn.size()));
+  }
   return std::make_shared<ClientContext>(std::move(ctx), !options.insecure_skip_verify);
 }
 

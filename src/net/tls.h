@@ -73,7 +73,7 @@ struct TlsClientOptions {
   std::string ca_file;  // PEM; "" means the system's
   bool insecure_skip_verify = false;
   std::string certificate_file, key_file;  // client certificate, both or none
-  std::string alpn = "http/1.1";           // the protocol to ask for; "h2" for gRPC
+  std::string alpn = "http/1.1";           // to ask for; "h2" for gRPC, "" for none
 };
 
 class TlsClientContext {
