@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <limits>
 
 #include "prefix/kv_events_json.h"
@@ -26,12 +27,26 @@ constexpr std::array<std::string_view, kKvCacheKinds> kCacheKindNames = {
     "unknown",
 };
 
+// Whether `text`, which is as long as `literal`, is the same: a few words compared in place.
+template <size_t kSize>
+bool Is(std::string_view text, const char (&literal)[kSize]) {
+  return std::memcmp(text.data(), literal, kSize - 1) == 0;
+}
+
 // kEnd: no event that we know.
 KvEventType EventTypeOf(std::string_view tag) {
-  if (tag == "BlockStored" || tag == "stored") return KvEventType::kStored;
-  if (tag == "BlockRemoved" || tag == "removed") return KvEventType::kRemoved;
-  if (tag == "AllBlocksCleared" || tag == "cleared") return KvEventType::kCleared;
-  return KvEventType::kEnd;
+  const auto if_is = [tag](const auto& literal, KvEventType type) {
+    return Is(tag, literal) ? type : KvEventType::kEnd;
+  };
+  switch (tag.size()) {
+    case 11: return if_is("BlockStored", KvEventType::kStored);
+    case 12: return if_is("BlockRemoved", KvEventType::kRemoved);
+    case 16: return if_is("AllBlocksCleared", KvEventType::kCleared);
+    case 6: return if_is("stored", KvEventType::kStored);
+    case 7:
+      return Is(tag, "removed") ? KvEventType::kRemoved : if_is("cleared", KvEventType::kCleared);
+    default: return KvEventType::kEnd;
+  }
 }
 
 // Digests count by their last 8 bytes, shorter ones are padded in front.
@@ -227,10 +242,10 @@ enum class KvEventReader::Field : uint8_t {
 };
 
 KvEventReader::Field KvEventReader::FieldOf(std::string_view key) {
-  const auto either = [key](std::string_view a, Field fa, std::string_view b, Field fb) {
-    return key == a ? fa : key == b ? fb : Field::kUnknown;
+  const auto is = [key](const auto& a, Field fa) { return Is(key, a) ? fa : Field::kUnknown; };
+  const auto either = [key](const auto& a, Field fa, const auto& b, Field fb) {
+    return Is(key, a) ? fa : Is(key, b) ? fb : Field::kUnknown;
   };
-  const auto is = [key](std::string_view a, Field fa) { return key == a ? fa : Field::kUnknown; };
   switch (key.size()) {
     case 4: return is("type", Field::kType);
     case 6: return is("medium", Field::kMedium);

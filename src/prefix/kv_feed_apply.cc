@@ -98,10 +98,19 @@ std::optional<KvCacheKind> KvHolderState::SkippedKind(uint32_t engine_group) con
   return std::nullopt;
 }
 
+// Media come in long runs of the same.
+Tier KvApplier::TierOf(std::string_view medium) {
+  if (medium != last_medium_) {
+    last_tier_ = options_.tiers.Number(medium);
+    last_medium_ = medium;
+  }
+  return last_tier_;
+}
+
 // --- groups --------------------------------------------------------------------------------------
 
 KvApplier::KvApplier(const KvApplyOptions& options, KvIndex* index)
-    : options_(options), index_(index) {
+    : options_(options), index_(index), last_tier_(options_.tiers.Number({})) {
   LLMD_CHECK(options_.chain != nullptr, "keys need a chain");
   LLMD_CHECK(options_.block_tokens > 0, "blocks hold tokens");
 }
@@ -229,7 +238,7 @@ void KvApplier::Stored(KvHolderState* state, const KvEvent& event, std::string_v
     ++stats_.stores_skipped[static_cast<size_t>(event.kind)][static_cast<size_t>(skip)];
     return;
   }
-  const Tier tier = options_.tiers.Number(event.medium);
+  const Tier tier = TierOf(event.medium);
   if (is_tier_update) return StoreTier(state, group, tier, event);
   if (!Store(state, group, tier, event, event.lora_name.empty() ? model : event.lora_name)) {
     Park(state, *group, tier, event, now);
@@ -341,7 +350,7 @@ void KvApplier::Removed(KvHolderState* state, const KvEvent& event) {
                              [static_cast<size_t>(skip)];
     return;
   }
-  const Tier tier = options_.tiers.Number(event.medium);
+  const Tier tier = TierOf(event.medium);
   if (removals_.state != state || removals_.group != group || removals_.tier != tier) {
     Flush();
     removals_.state = state;

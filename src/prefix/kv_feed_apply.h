@@ -199,6 +199,7 @@ class KvApplier {
     std::vector<EngineKey> hashes;
   };
 
+  Tier TierOf(std::string_view medium);
   CacheGroup* FindGroup(KvHolderState* state, const KvEvent& event);
   CacheGroup* LearnGroup(KvHolderState* state, const KvEvent& event, KvSkip* skip);
   void TellGroups(const KvHolderState& state);
@@ -230,6 +231,8 @@ class KvApplier {
   KvIndex* index_;
   KvApplyStats stats_;
   Removals removals_;
+  std::string last_medium_;
+  Tier last_tier_;
   // Scratch, kept between events.
   std::vector<BlockKey> keys_;
   std::vector<EngineKey> sub_keys_;

@@ -74,7 +74,7 @@ TEST(TokenChain, UpstreamVectors) {
   }
 }
 
-// What upstream's token_processor.go (llm-d-router ebab687, Go 1.26) computed: blocks of 5 tokens of
+// What upstream's token_processor.go (llm-d-router ebab687) computed: blocks of 5 tokens of
 // every width, seeds, and extras of every length, among them an empty one.
 TEST(TokenChain, UpstreamCode) {
   const struct {

@@ -154,12 +154,6 @@ MsgpackType MsgpackReader::Peek() const {
   return t <= kArray32 ? MsgpackType::kArray : MsgpackType::kMap;
 }
 
-bool MsgpackReader::ReadNil() {
-  if (p_ == end_ || tag() != kNil) return false;
-  ++p_;
-  return true;
-}
-
 bool MsgpackReader::ReadBool(bool* value) {
   if (p_ == end_ || (tag() != kFalse && tag() != kTrue)) return false;
   *value = tag() == kTrue;
@@ -211,11 +205,6 @@ bool MsgpackReader::ReadInt(int64_t* value) {
   return false;
 }
 
-bool MsgpackReader::ReadBits(uint64_t* value) {
-  bool is_negative;
-  return ReadInteger(value, &is_negative);
-}
-
 bool MsgpackReader::ReadNumber(double* value) {
   if (p_ == end_) return false;
   if (tag() == kFloat64 && bytes_left() >= 9) {
@@ -248,33 +237,11 @@ bool MsgpackReader::ReadRun(uint8_t tag8, std::string_view* bytes) {
   return true;
 }
 
-bool MsgpackReader::ReadText(std::string_view* text) {
-  if (p_ == end_) return false;
-  if ((tag() & 0xe0) != 0xa0) return ReadRun(kStr8, text);
-  const size_t length = tag() & 0x1f;
-  if (length > bytes_left() - 1) return false;
-  *text = {p_ + 1, length};
-  p_ += 1 + length;
-  return true;
-}
-
-bool MsgpackReader::ReadBinary(std::string_view* bytes) {
-  return p_ != end_ && ReadRun(kBin8, bytes);
-}
-
-bool MsgpackReader::ReadCount(uint8_t fix, uint8_t tag16, size_t item_bytes, uint32_t* count) {
-  if (p_ == end_) return false;
-  size_t head = 1;
-  uint64_t n;
-  if ((tag() & 0xf0) == fix) {
-    n = tag() & 0x0f;
-  } else if (tag() == tag16 || tag() == tag16 + 1) {
-    head = tag() == tag16 ? 3 : 5;
-    if (bytes_left() < head) return false;
-    n = BigEndian(p_ + 1, head - 1);
-  } else {
-    return false;
-  }
+bool MsgpackReader::ReadLongCount(uint8_t tag16, size_t item_bytes, uint32_t* count) {
+  if (tag() != tag16 && tag() != tag16 + 1) return false;
+  const size_t head = tag() == tag16 ? 3 : 5;
+  if (bytes_left() < head) return false;
+  const uint64_t n = BigEndian(p_ + 1, head - 1);
   if (n * item_bytes > bytes_left() - head) return false;
   *count = static_cast<uint32_t>(n);
   p_ += head;

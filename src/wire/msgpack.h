@@ -53,17 +53,37 @@ class MsgpackReader {
   size_t bytes_left() const { return static_cast<size_t>(end_ - p_); }
   const char* position() const { return p_; }
 
-  bool ReadNil();
+  bool ReadNil() {
+    if (p_ == end_ || tag() != 0xc0) return false;
+    ++p_;
+    return true;
+  }
   bool ReadBool(bool* value);
   // Any integer that fits.
   bool ReadUint(uint64_t* value);
   bool ReadInt(int64_t* value);
   // Any integer; a negative one as its two's complement.
-  bool ReadBits(uint64_t* value);
+  bool ReadBits(uint64_t* value) {
+    if (bytes_left() >= 9 && tag() == 0xcf) {
+      *value = Load<uint64_t>(p_ + 1);
+      p_ += 9;
+      return true;
+    }
+    bool is_negative;
+    return ReadInteger(value, &is_negative);
+  }
   // A float of either width or any integer.
   bool ReadNumber(double* value);
-  bool ReadText(std::string_view* text);
-  bool ReadBinary(std::string_view* bytes);
+  bool ReadText(std::string_view* text) {
+    if (p_ == end_) return false;
+    if ((tag() & 0xe0) != 0xa0) return ReadRun(0xd9, text);
+    const size_t length = tag() & 0x1f;
+    if (length > bytes_left() - 1) return false;
+    *text = {p_ + 1, length};
+    p_ += 1 + length;
+    return true;
+  }
+  bool ReadBinary(std::string_view* bytes) { return p_ != end_ && ReadRun(0xc4, bytes); }
   bool ReadArray(uint32_t* count) { return ReadCount(0x90, 0xdc, 1, count); }
   bool ReadMap(uint32_t* pairs) { return ReadCount(0x80, 0xde, 2, pairs); }
   // Steps over one value, with all that is in it.
@@ -88,7 +108,16 @@ class MsgpackReader {
   bool ReadInteger(uint64_t* bits, bool* is_negative);
   // Text and binary tags come in threes, those of counts in pairs, for lengths of 1, 2 and 4 bytes.
   bool ReadRun(uint8_t tag8, std::string_view* bytes);
-  bool ReadCount(uint8_t fix, uint8_t tag16, size_t item_bytes, uint32_t* count);
+  bool ReadCount(uint8_t fix, uint8_t tag16, size_t item_bytes, uint32_t* count) {
+    if (p_ == end_) return false;
+    if ((tag() & 0xf0) != fix) return ReadLongCount(tag16, item_bytes, count);
+    const uint32_t n = tag() & 0x0f;
+    if (n * item_bytes > bytes_left() - 1) return false;
+    *count = n;
+    ++p_;
+    return true;
+  }
+  bool ReadLongCount(uint8_t tag16, size_t item_bytes, uint32_t* count);
 
   const char* p_;
   const char* end_;
