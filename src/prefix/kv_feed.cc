@@ -14,6 +14,7 @@ namespace {
 
 // How far back a message that comes again is recognised.
 constexpr size_t kRecent = 64;
+constexpr uint64_t kSavedVersion = 1;
 // References over which the share of unknown blocks is averaged.
 constexpr double kShareWindow = 1024;
 
@@ -42,7 +43,10 @@ struct KvFeed::Publisher {
 
   explicit Publisher(PublisherId number) : id(number), state(number) {}
 
-  bool is_behind() const { return phase != Phase::kLive || !is_connected; }
+  bool is_behind() const {
+    return phase != Phase::kLive || !is_connected || is_unconfirmed ||
+           (wants_replay && has_started);
+  }
   const PublisherId id;
   KvPublisherSpec spec;
   KvHolderState state;
@@ -68,6 +72,7 @@ struct KvFeed::Publisher {
   size_t held_bytes = 0;
 
   bool is_connected = true;
+  bool is_unconfirmed = false;  // resumed, and no message came since
   base::TimePoint behind_since;
   base::TimePoint heard;
   uint64_t messages = 0;
@@ -164,6 +169,54 @@ void KvFeed::OnConnection(PublisherId publisher, bool up, base::TimePoint now) {
     p->wants_replay = true;
   }
   Refresh(p, now);
+}
+
+// [version, next, complete, unknown share, time, fingerprint of the last message, incarnation,
+// state of the applier]
+std::optional<std::string> KvFeed::Save(PublisherId publisher) const {
+  const Publisher* p = Get(publisher);
+  if (p == nullptr || !p->has_started) return std::nullopt;
+  wire::MsgpackWriter out;
+  out.Array(8);
+  out.Uint(kSavedVersion);
+  out.Uint(p->next);
+  out.Bool(p->is_complete);
+  out.Float(p->unknown_share);
+  out.Float(p->timestamp);
+  out.Uint(p->recent[(p->next - 1) % kRecent]);
+  out.Binary(p->incarnation);
+  if (!p->state.Save(&out)) return std::nullopt;
+  return out.Take();
+}
+
+bool KvFeed::Resume(PublisherId publisher, std::string_view saved, base::TimePoint now) {
+  Publisher* p = Get(publisher);
+  if (p == nullptr || p->messages > 0 || p->phase != Publisher::Phase::kLive) return false;
+  wire::MsgpackReader in(saved);
+  uint32_t fields;
+  uint64_t version, next, fingerprint;
+  bool is_complete;
+  double unknown_share, timestamp;
+  std::string_view incarnation;
+  if (!in.ReadArray(&fields) || fields != 8 || !in.ReadUint(&version) || version != kSavedVersion ||
+      !in.ReadUint(&next) || next == 0 || !in.ReadBool(&is_complete) ||
+      !in.ReadNumber(&unknown_share) || !(unknown_share >= 0 && unknown_share <= 1) ||
+      !in.ReadNumber(&timestamp) || !in.ReadUint(&fingerprint) || !in.ReadBinary(&incarnation) ||
+      !applier_.Resume(&p->state, &in)) {
+    return false;
+  }
+  p->has_started = true;
+  p->next = next;
+  p->is_complete = is_complete;
+  p->unknown_share = unknown_share;
+  p->timestamp = timestamp;
+  p->recent[(next - 1) % kRecent] = fingerprint;
+  p->incarnation = incarnation;
+  p->is_unconfirmed = true;
+  p->behind_since = now;
+  cells_[publisher].applied.store(next, std::memory_order_relaxed);
+  Refresh(p, now);
+  return true;
 }
 
 // --- live messages -------------------------------------------------------------------------------
@@ -301,6 +354,7 @@ void KvFeed::ApplyBatch(Publisher* p, uint64_t number, const KvMessage& message,
         (references.unknown / n - p->unknown_share) * std::min(1.0, n / kShareWindow);
   }
   p->has_started = true;
+  p->is_unconfirmed = false;
   p->next = number + 1;
   p->timestamp = reader_.timestamp();
   p->recent[number % kRecent] = Fingerprint(message.payload);
@@ -313,6 +367,7 @@ void KvFeed::GoCold(Publisher* p, uint64_t next) {
   if (p->has_started) ++stats_.clears_cold;
   applier_.Forget(&p->state);
   p->is_complete = false;
+  p->is_unconfirmed = false;
   p->unknown_share = 1;
   p->next = next;
   p->has_started = next > 0;
@@ -411,6 +466,7 @@ bool KvFeed::ApplyHeld(Publisher* p, base::TimePoint now) {
 }
 
 KvAction KvFeed::OnReplayComplete(Publisher* p, base::TimePoint now) {
+  p->is_unconfirmed = false;
   // Asked for everything, and there was nothing.
   if (!p->has_started && !p->has_brought && p->held.empty()) p->is_complete = true;
   const bool has_progress = ApplyHeld(p, now) || p->has_brought;

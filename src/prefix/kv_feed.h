@@ -145,6 +145,16 @@ class KvFeed {
   void RemoveEndpoint(std::string_view address);
   std::optional<PublisherId> Find(std::string_view address, uint32_t rank) const;
 
+  // For snapshots of the index: what has to be known of a publisher, beside its holder's blocks, to
+  // go on after its last applied message. Nothing if that cannot be: it has not begun, or it has
+  // blocks smaller than canonical ones, whose parts are not in the index.
+  std::optional<std::string> Save(PublisherId publisher) const;
+  // Goes on from there: right after AddPublisher, and if true, before the next message or Poll, the
+  // holder's blocks have to be put back into the index. What was missed meanwhile is replayed as
+  // after a reconnect; until something is heard, confidence falls as if the connection were down.
+  // False for what Save did not write, or another version did.
+  bool Resume(PublisherId publisher, std::string_view saved, base::TimePoint now);
+
   // A live message from a connection to this publisher; the topic's pod is ignored.
   KvAction OnMessage(PublisherId publisher, const KvMessage& message, base::TimePoint now);
   // A live message on a socket that many publish to: the topic names the pod, the batch the rank.

@@ -28,54 +28,19 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
-#include "base/status.h"
 #include "base/time.h"
 #include "prefix/kv_events.h"
 #include "prefix/kv_feed_parked.h"
 #include "prefix/kv_feed_parts.h"
+#include "prefix/kv_feed_tiers.h"
 #include "prefix/kv_index.h"
 #include "prefix/token_chain.h"
+#include "wire/msgpack.h"
 
 namespace llmd::prefix {
-
-struct KvTierWeight {
-  std::string name;  // lower case: "gpu", "cpu", "storage"
-  double weight = 1;
-};
-
-// Which tier a medium is. Distinct weights are numbered in the order of their first mention; media
-// of one weight share a number, since only the weight is ever asked for. A medium that is not
-// listed counts as the part before its first '_' ("cpu_pinned" as "cpu"), else as the tier of least
-// weight: better to undervalue it than to send requests there for nothing.
-class KvTiers {
- public:
-  static constexpr size_t kTiersMax = 4;  // of KvIndex
-
-  // InvalidArgument: no tier, more than kTiersMax distinct weights, a weight outside [0, 1], a name
-  // twice or empty.
-  static base::Result<KvTiers> Create(std::span<const KvTierWeight> tiers);
-  // gpu 1.0, cpu 0.8: upstream's defaults.
-  static KvTiers Default();
-
-  // Empty is "gpu". Upper or lower case.
-  Tier Number(std::string_view medium) const;
-  // By number; what KvIndex::Match takes.
-  std::span<const float> weights() const { return weights_; }
-  // Names of a number, the first one listed.
-  std::string_view name(Tier tier) const { return names_[tier]; }
-
- private:
-  struct Listed {
-    std::string name;
-    Tier tier;
-  };
-  std::vector<Listed> listed_;
-  std::vector<float> weights_;
-  std::vector<std::string> names_;
-  Tier least_ = 0;
-};
 
 struct KvApplyLimits {
   // Parked stores: those over a limit, oldest first, and those of that age are given up.
@@ -142,6 +107,9 @@ class KvHolderState {
     uint32_t unknown = 0;
   };
   References TakeReferences() { return std::exchange(references_, {}); }
+  // What was learned about groups, as msgpack; false if blocks are gathered from parts, which are
+  // not saved.
+  bool Save(wire::MsgpackWriter* out) const;
   size_t parked() const { return parked_ ? parked_->size() : 0; }
 
  private:
@@ -183,6 +151,8 @@ class KvApplier {
   void Flush();
   // Nothing of the holder is left, what was learned about it included.
   void Forget(KvHolderState* state);
+  // Reads what Save wrote into a new state; false, and nothing is changed, if it cannot be.
+  bool Resume(KvHolderState* state, wire::MsgpackReader* in);
   // Gives up parked stores that waited too long; true if there were any.
   bool Expire(KvHolderState* state, base::TimePoint now);
   void CountMalformed(uint32_t events) { stats_.malformed += events; }

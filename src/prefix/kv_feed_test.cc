@@ -443,6 +443,116 @@ TEST(KvFeedPublishers, NumbersAreUsedAgainAndLimited) {
   EXPECT_EQ(picker.feed.OnMessage(7, {}, picker.now).type, KvAction::Type::kNone);
 }
 
+// --- a picker that restarts ----------------------------------------------------------------------
+
+// What a snapshot carries over: the feed's state and the holder's blocks.
+struct Restarted : Ordering {
+  void Restart(bool can_replay) {
+    saved = *picker.feed.Save(id);
+    again.now = picker.now + std::chrono::seconds(5);
+    again_id = again.Add("10.0.0.1:8000", can_replay);
+    ASSERT_TRUE(again.feed.Resume(again_id, saved, again.now));
+    picker.index.ForEach(
+        id, [&](const KvIndex::Stretch& stretch) { again.index.Restore(again_id, stretch); });
+  }
+  std::vector<uint64_t> KnownAgain() {
+    std::vector<uint64_t> known;
+    for (uint64_t i = 0; i < 12; ++i) {
+      if (again.Held(again_id, TestPrompt(i, kTokens)) == 4) known.push_back(i);
+    }
+    return known;
+  }
+
+  std::string saved;
+  TestPicker again;
+  PublisherId again_id = 0;
+};
+
+TEST_F(Restarted, GoesOnAndReplaysWhatItMissed) {
+  Begin(true);
+  Restart(true);
+  EXPECT_THAT(KnownAgain(), ElementsAre(0, 1, 2, 3));
+  EXPECT_EQ(again.feed.confidence(again_id), 1);
+  Next(4);
+  engine->Remove(TestPrompt(0, kTokens), 0);
+  engine->Step();
+  const KvAction action = again.feed.Poll(again.now);
+  ASSERT_EQ(action.type, KvAction::Type::kReplay);
+  EXPECT_EQ(action.from, 3u);  // the last applied one, to compare
+  again.Perform(action, engine.get());
+  EXPECT_THAT(KnownAgain(), ElementsAre(1, 2, 3, 4));
+  EXPECT_EQ(again.feed.stats().restarts, 0u);
+  EXPECT_EQ(again.feed.confidence(again_id), 1);
+  again.now += std::chrono::minutes(1);
+  again.Poll(engine.get());
+  EXPECT_EQ(again.feed.confidence(again_id), 1);
+}
+
+TEST_F(Restarted, NoticesThatTheEngineRestartedToo) {
+  Begin(true);
+  Restart(true);
+  engine->Restart();
+  for (uint64_t i = 6; i < 11; ++i) Next(i);
+  again.Poll(engine.get());
+  EXPECT_THAT(KnownAgain(), ElementsAre(6, 7, 8, 9, 10));
+  EXPECT_EQ(again.feed.stats().restarts, 1u);
+}
+
+TEST_F(Restarted, WithoutReplayTheNextMessageTells) {
+  Begin(false);
+  Restart(false);
+  again.now += KvFeed::kFreshnessHalfLife;
+  again.Poll(nullptr);
+  EXPECT_NEAR(again.feed.confidence(again_id), 0.5, 1e-6);  // nobody knows yet
+  again.Deliver(again_id, Next(4), nullptr);
+  EXPECT_THAT(KnownAgain(), ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_EQ(again.feed.confidence(again_id), 1);
+  Next(5);
+  again.Deliver(again_id, Next(6), nullptr);
+  EXPECT_THAT(KnownAgain(), ElementsAre(6));
+}
+
+TEST_F(Restarted, GroupsAndBlockSizesAreRemembered) {
+  id = picker.Add("10.0.0.1:8000", false);
+  const auto prompt = TestPrompt(1, kTokens);
+  const std::vector<KvWireHash> hashes = {{.value = 10}, {.value = 11}};
+  KvEventWriter writer(KvEventForm::kMap);
+  writer.Stored({.hashes = hashes,
+                 .tokens = prompt,
+                 .block_size = 32,
+                 .group = 2,
+                 .kind = KvCacheKind::kFullAttention});
+  picker.Deliver(id, {0, writer.Finish(1, 0)}, nullptr);
+  Restart(false);
+  EXPECT_EQ(again.Held(again_id, prompt), 4u);
+  writer.Removed({&hashes[1], 1}, "GPU", 2);
+  again.Deliver(again_id, {1, writer.Finish(2, 0)}, nullptr);
+  EXPECT_EQ(again.Held(again_id, prompt), 2u);
+  EXPECT_EQ(again.feed.stats().apply.removals_skipped,
+            KvApplyStats{}.removals_skipped);
+}
+
+TEST_F(Restarted, OnlyWhatWasSavedIsResumed) {
+  Begin(false);
+  const std::string whole = *picker.feed.Save(id);
+  for (size_t cut = 0; cut < whole.size(); ++cut) {
+    again_id = again.Add("10.0.0.1:8000", false);
+    ASSERT_FALSE(again.feed.Resume(again_id, whole.substr(0, cut), again.now));
+    EXPECT_EQ(again.feed.applied(again_id), 0u);
+    again.feed.RemovePublisher(again_id);
+  }
+  EXPECT_FALSE(again.feed.Resume(7, whole, again.now));
+  EXPECT_FALSE(picker.feed.Resume(id, whole, picker.now));  // it has begun
+  EXPECT_EQ(again.feed.Save(again.Add("b:1", false)), std::nullopt);
+  // Parts are not in the index.
+  TestPicker coarse(TestPicker::Defaults(64));
+  const PublisherId other = coarse.Add("a:1", false);
+  TestEngine fine;
+  fine.Store(TestPrompt(1, kTokens));
+  coarse.Deliver(other, fine.Step(), nullptr);
+  EXPECT_EQ(coarse.feed.Save(other), std::nullopt);
+}
+
 // --- limits --------------------------------------------------------------------------------------
 
 // What does not fit into the queue is dropped, counted, and replayed afterwards.
