@@ -249,9 +249,11 @@ void RedisClient::Impl::Connect() {
   connect_timer_.ArmAfter(options_.connect_timeout);
   const RedisAddress& address = options_.address;
   if (address.tls && !tls_) {
-    auto context = TlsClientContext::Create({.ca_file = options_.ca_file,
-                                             .insecure_skip_verify = address.skip_verify,
-                                             .alpn = ""});
+    TlsClientOptions options;
+    options.ca_file = options_.ca_file;
+    options.insecure_skip_verify = address.skip_verify;
+    options.alpn.clear();
+    auto context = TlsClientContext::Create(options);
     if (!context) return Lost(context.error());
     tls_ = *std::move(context);
   }
@@ -430,7 +432,7 @@ RedisClient::Impl::Next RedisClient::Impl::SendRound(RedisRunId id, wire::RespPr
   out_.AppendCopy(commands_);
   rounds_.push_back({id, count});
   outstanding_ += count;
-  stats.commands += count;
+  if (id != kGreeting) stats.commands += count;
   loop_.AtTurnEnd(*this);
   return Next::kSent;
 }

@@ -67,7 +67,7 @@ struct RedisOptions {
 struct RedisStats {
   uint64_t connects = 0;      // connections that were of use
   uint64_t failures = 0;      // attempts that failed, connections lost
-  uint64_t commands = 0;      // sent
+  uint64_t commands = 0;      // of programs
   uint64_t error_replies = 0;
   uint64_t timeouts = 0;      // runs
   uint64_t refused = 0;       // runs over a limit

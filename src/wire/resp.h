@@ -19,8 +19,8 @@ struct RespValue {
 
   Type type = Type::kNil;
   int64_t integer = 0;                 // kInteger
-  std::string_view text;               // kText, kError
-  std::span<const RespValue> items;    // kArray
+  std::string_view text = {};          // kText, kError
+  std::span<const RespValue> items = {};  // kArray
 };
 
 // Appends one command: an array of bulk strings. Arguments may hold any bytes.

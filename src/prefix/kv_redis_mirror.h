@@ -1,0 +1,101 @@
+// KvRedisMirror: what one picker writes into the shared index (kv_redis.h). Operations go in as the
+// engines tell of them; out comes a program of commands, run again whenever there is something.
+//
+//   mirror.Store({.pod = "10.0.0.7:8000", .tier = "gpu"}, engine_keys, blocks);
+//   if (mirror.pending()) client.Run(mirror, ...);   // ends when nothing is left: OnEnd
+//
+// Order: operations of one pod take effect in their order. Clearing a pod is a walk over all keys
+// in many rounds; what is told of that pod meanwhile waits for its end, other pods go on.
+//
+// Losses. What was under way when a connection broke may be done or not, and is not sent again.
+// Operations not yet sent wait; over Limits::pending_bytes all of them are dropped. Both are
+// counted: the shared index then lacks blocks, or lists some that are gone until their pod is
+// cleared or stores and removes them again. Upstream loses what it writes while its server is away,
+// too.
+//
+// Thread safety: none; one thread writes and runs it. Invariant: OnEnd before the program is run
+// again.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "prefix/kv_redis.h"
+
+namespace llmd::prefix {
+
+class KvRedisMirror final : public wire::RespProgram {
+ public:
+  struct Limits {
+    // 50,000 blocks a second at 250 bytes for five seconds, the longest pause between attempts to
+    // connect.
+    size_t pending_bytes = 64 << 20;
+    size_t round_bytes = 1 << 20;
+  };
+  struct Stats {
+    uint64_t commands = 0;       // given out
+    uint64_t errors = 0;         // of them refused by the server
+    uint64_t lost = 0;           // under way when a connection broke
+    uint64_t dropped = 0;        // over the limit
+    uint64_t cleared = 0;        // pods
+    size_t pending_bytes = 0;
+  };
+
+  KvRedisMirror();
+  explicit KvRedisMirror(const Limits& limits) : limits_(limits) {}
+
+  void Store(const KvRedisEntry& entry, std::span<const EngineKey> engine_keys,
+             std::span<const BlockKey> blocks);
+  void Remove(const KvRedisEntry& entry, std::span<const EngineKey> engine_keys);
+  void RemoveBlocks(const KvRedisEntry& entry, std::span<const BlockKey> blocks);
+  void Clear(std::string_view pod);
+
+  bool pending() const { return !ready_.empty() || !walks_.empty(); }
+  size_t NextRound(std::string* commands) override;
+  void OnReply(size_t index, const wire::RespValue& reply) override;
+  // The program ended, or could not be run.
+  void OnEnd(const base::Status& status);
+
+  Stats stats() const;
+  // The last refusal of the server.
+  const std::string& error() const { return error_; }
+
+ private:
+  struct Chunk {
+    std::string bytes;
+    size_t commands = 0;
+  };
+  struct Walk {
+    explicit Walk(std::string pod) : clear(std::move(pod)) {}
+    KvRedisClear clear;
+    uint64_t begin_after = 0;   // chunks given out before it may begin
+    std::deque<Chunk> waiting;  // what was told of the pod since
+    bool again = false;         // cleared once more since
+  };
+  struct Part {
+    Walk* walk = nullptr;  // nullptr: operations
+    size_t commands = 0;
+  };
+  static constexpr size_t kChunkBytes = 64 << 10;
+
+  template <class Append>
+  void Put(std::string_view pod, Append append);
+  void DropAll();
+  void Finish(Walk* walk);
+
+  const Limits limits_;
+  std::deque<Chunk> ready_;
+  uint64_t chunks_out_ = 0;
+  size_t pending_bytes_ = 0;
+  std::map<std::string, Walk, std::less<>> walks_;
+  std::vector<Part> round_;
+  size_t part_ = 0, answered_ = 0;  // place in round_
+  Stats stats_;
+  std::string error_;
+};
+
+}  // namespace llmd::prefix
