@@ -200,7 +200,8 @@ struct KvIndex::Impl {
   bool StoreKnown(const Piece& piece, size_t i, uint32_t ref, Cursor& cursor);
   bool StoreUnknown(Piece& piece, size_t begin, size_t end, Cursor& cursor);
   RunRef PlaceFresh(const Piece& piece, size_t begin, size_t until, const Cursor& cursor);
-  size_t AddBlocks(const Piece& piece, size_t i, size_t count, RunRef run, uint32_t offset);
+  size_t AddBlocks(const Piece& piece, size_t i, size_t count, size_t places, RunRef run,
+                   uint32_t offset);
   // For EngineTable::Insert: how the hash of an entry comes about.
   struct EngineHash {
     const Impl& index;
@@ -257,8 +258,6 @@ struct KvIndex::Impl {
 
   // A node of the hash map and its share of the buckets.
   static constexpr size_t kCountBytes = 64;
-  // Stores of at most this many blocks are the progress of a sequence that is being generated.
-  static constexpr size_t kGrowthBlocksMax = 4;
   static constexpr size_t kExtentsPerChunk = KvArena::kChunkBytes / sizeof(Extent);
   static constexpr uint32_t kExtentsMax = 1u << 26;
   static constexpr size_t kRunsPerChunk = KvArena::kChunkBytes / sizeof(Run);

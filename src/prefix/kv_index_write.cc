@@ -12,7 +12,6 @@ struct KvIndex::Impl::Piece {
   const Place at;
   const std::span<const EngineKey> engine_keys;
   const std::span<const BlockKey> block_keys;
-  const size_t call_size;
   std::array<uint64_t, kRunBlocksMax> engine_hashes;
   std::array<uint64_t, kRunBlocksMax> run_hashes;
   size_t held = 0;
@@ -55,8 +54,7 @@ size_t KvIndex::Impl::Store(const Place& at, const BlockRef* parent,
     const size_t size = std::min<size_t>(block_keys.size() - begin, kRunBlocksMax);
     Piece piece{.at = at,
                 .engine_keys = engine_keys.subspan(begin, size),
-                .block_keys = block_keys.subspan(begin, size),
-                .call_size = block_keys.size()};
+                .block_keys = block_keys.subspan(begin, size)};
     for (size_t i = 0; i < size; ++i) {
       piece.engine_hashes[i] = HashOf(at.holder, at.group, piece.engine_keys[i]);
       piece.run_hashes[i] = HashOf(piece.block_keys[i]);
@@ -169,7 +167,10 @@ bool KvIndex::Impl::StoreUnknown(Piece& piece, size_t begin, size_t end, Cursor&
            words[offset + same].Get() == piece.block_keys[begin + same]) {
       ++same;
     }
-    const size_t stored = AddBlocks(piece, begin, same, ref, offset);
+    // Who forks off in the middle of the run will not need the rest of it.
+    const bool forks = begin + same < piece.size() && offset + same < keys.count;
+    const size_t places = forks ? same : std::max<size_t>(same, keys.count - offset);
+    const size_t stored = AddBlocks(piece, begin, same, places, ref, offset);
     if (stored == 0) return false;
     piece.held += stored;
     begin += stored;
@@ -192,12 +193,10 @@ RunRef KvIndex::Impl::PlaceFresh(const Piece& piece, size_t begin, size_t until,
     return cursor.run;
   }
   uint32_t order = KvArena::OrderFor(fresh);
-  if (piece.call_size <= kGrowthBlocksMax && cursor.run != 0) {
-    // A sequence that is being generated: each run twice as long as the one before.
+  // What goes on will go on: each run of a chain gets twice the room of the one before.
+  if (cursor.run != 0) {
     const uint32_t before = ArrayRef::Unpack(run(cursor.run).keys.Get()).order;
-    if (before < kRunOrderMax) order = std::max(order, before + 1);
-  } else if (order > KvArena::kOrderMin && 4 * fresh < 3u << order) {
-    --order;
+    order = std::max(order, std::min(before + 1, kRunOrderMax));
   }
   // Where memory is in pieces, shorter runs will do.
   for (;; --order) {
@@ -208,16 +207,17 @@ RunRef KvIndex::Impl::PlaceFresh(const Piece& piece, size_t begin, size_t until,
 }
 
 // The holder of the piece now has `count` blocks from the i-th on, which lie in the run from
-// `offset` on. Returns how many of them found a place; the run goes if nobody has any of it.
-size_t KvIndex::Impl::AddBlocks(const Piece& piece, size_t i, size_t count, RunRef ref,
-                                uint32_t offset) {
+// `offset` on, and may come to have `places`. Returns how many of them were stored; the run goes if
+// nobody has any of it.
+size_t KvIndex::Impl::AddBlocks(const Piece& piece, size_t i, size_t count, size_t places,
+                                RunRef ref, uint32_t offset) {
   Run& r = run(ref);
   ExtentId id = r.extents == 0 ? 0 : FindExtentFor(r, piece.at, offset);
   const bool is_new = id == 0;
   if (is_new) {
     // Who has a run alone may let it grow, and needs the places for it.
     const uint32_t order =
-        r.extents == 0 ? ArrayRef::Unpack(r.keys.Get()).order : KvArena::OrderFor(count);
+        r.extents == 0 ? ArrayRef::Unpack(r.keys.Get()).order : KvArena::OrderFor(places);
     id = AddExtent(ref, piece.at, offset, order);
     if (id == 0) {
       if (r.extents == 0) FreeRun(ref);
