@@ -398,7 +398,10 @@ KvAction KvFeed::OnReplayMessage(PublisherId publisher, uint32_t replay, const K
     ++stats_.bad_frames;
     return {};
   }
-  if (sequence->is_end()) return OnReplayEnd(publisher, replay, KvReplayEnd::kComplete, now);
+  // vLLM ends a replay with number -1, SGLang with an empty payload only.
+  if (sequence->is_end() || message.payload.empty()) {
+    return OnReplayEnd(publisher, replay, KvReplayEnd::kComplete, now);
+  }
   const uint64_t number = sequence->number;
   if (p->is_anew) {
     GoCold(p, 0);

@@ -182,7 +182,11 @@ void KvApplier::Stored(KvHolderState* state, const KvEvent& event, std::string_v
   const bool is_tier_update = event.tokens.empty() && !options_.engine_keys;
   if (group == nullptr ||
       (!is_tier_update && !options_.engine_keys && !LearnBlockSize(group, event, &skip))) {
-    ++stats_.stores_skipped[static_cast<size_t>(event.kind)][static_cast<size_t>(skip)];
+    KvCacheKind learned = event.kind;
+    if (event.group) {
+      learned = group ? group->kind : state->SkippedKind(*event.group).value_or(event.kind);
+    }
+    ++stats_.stores_skipped[static_cast<size_t>(learned)][static_cast<size_t>(skip)];
     return;
   }
   const Tier tier = TierOf(event.medium);

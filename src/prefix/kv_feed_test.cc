@@ -102,6 +102,24 @@ TEST_F(Ordering, LiveMessagesWaitForTheReplay) {
   EXPECT_EQ(stats().replayed, 2u);
 }
 
+// vLLM's end mark, and SGLang's.
+TEST_F(Ordering, EndMarksEndAReplay) {
+  for (const bool is_vllm : {true, false}) {
+    picker.feed.RemovePublisher(id);
+    Begin(true);
+    Next(4);
+    const KvAction action = picker.Deliver(id, Next(5), nullptr);
+    for (const TestMessage& m : engine->Replay(4)) {
+      const std::string sequence = SequenceFrame(m.number);
+      picker.feed.OnReplayMessage(id, action.replay, {"", sequence, m.payload}, picker.now);
+    }
+    const std::string end = SequenceFrame(is_vllm ? ~uint64_t{0} : 6);
+    picker.feed.OnReplayMessage(id, action.replay, {"", end, ""}, picker.now);
+    EXPECT_FALSE(picker.feed.publisher_stats(id, picker.now).replaying);
+    EXPECT_THAT(Known(), ElementsAre(0, 1, 2, 3, 4, 5));
+  }
+}
+
 TEST_F(Ordering, ReplayThatEndsShortIsAskedForAgain) {
   Begin(true);
   Next(4);
