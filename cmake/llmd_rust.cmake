@@ -36,6 +36,7 @@ function(llmd_add_rust)
     # cargo leaves a library alone that would not change; ninja goes by its time.
     COMMAND ${CMAKE_COMMAND} -E touch ${library}
     DEPENDS ${sources} ${LLMD_RUST_DIR}/Cargo.toml ${LLMD_RUST_DIR}/Cargo.lock
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}  # .cargo/config.toml holds from here on
     COMMENT "Building the Rust crate llmd-text"
     VERBATIM)
   add_custom_target(llmd_rust_text_build DEPENDS ${library})

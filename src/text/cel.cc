@@ -1,40 +1,14 @@
 #include "text/cel.h"
 
-#include <llmd_text.h>
-
 #include <array>
-#include <string>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "text/border.h"
 
 namespace llmd::text {
 namespace {
-
-// An error's text: enough for a position, a name as long as a sane expression and the types.
-class ErrorText {
- public:
-  LlmdTextMessage* out() { return &message_; }
-  std::string text() const { return std::string(buffer_.data(), message_.size); }
-
- private:
-  std::array<char, 512> buffer_;
-  LlmdTextMessage message_{.data = buffer_.data(), .capacity = buffer_.size(), .size = 0};
-};
-
-base::Status ToStatus(LlmdTextStatus status, const ErrorText& error) {
-  switch (status) {
-    case LLMD_TEXT_INVALID:
-      return base::InvalidArgument(error.text());
-    case LLMD_TEXT_FAILED:
-      return base::FailedPrecondition(error.text());
-    default:
-      return base::Internal(error.text());
-  }
-}
-
-LlmdTextSlice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 
 // The preconditions of Compile: names of the code, never of a user.
 void CheckPaths(std::span<const std::string_view> paths) {

@@ -30,17 +30,18 @@ struct LlmdChatTemplate;
 namespace llmd::text {
 
 inline constexpr size_t kChatTemplateBytesMax = 1u << 20;
-// Steps of the template's machine, of one rendering: about 100 ms.
-inline constexpr uint64_t kChatTemplateStepsMax = 2'000'000;
-// Calls of macros inside macros, blocks inside blocks.
-inline constexpr size_t kChatTemplateDepthMax = 64;
+// Steps of the template's machine in one rendering, at most some 100 ms; 64 bytes of text made
+// count as one more, so this bounds the memory too.
+inline constexpr uint64_t kChatTemplateStepsMax = 4'000'000;
+// A loop or a condition inside another counts 1, a call of a macro about 10.
+inline constexpr size_t kChatTemplateDepthMax = 500;
 inline constexpr size_t kChatRequestBytesMax = 64u << 20;
 inline constexpr size_t kChatPromptBytesMax = 64u << 20;
 
 // The bytes of a model's tokenizer directory that make its template. Read during Load only.
 struct ChatTemplateFiles {
   std::string_view tokenizer_config_json;  // special tokens and, in older models, the template
-  std::string_view chat_template;          // chat_template.jinja; before the one above; may be empty
+  std::string_view chat_template;  // chat_template.jinja; before the one above; may be empty
 };
 
 enum class ChatContentFormat : uint8_t {

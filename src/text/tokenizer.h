@@ -3,10 +3,11 @@
 //
 // Two libraries stand behind it: `fastokens`, 10 to 80 times as fast, where a self-check while
 // loading finds its ids equal to those of Hugging Face `tokenizers` on a fixed corpus, and
-// `tokenizers` itself where not. What a text shares with earlier ones is not tokenised again: a text
-// is cut at safe borders, each chunk's ids depend on the chunk alone, and a bounded cache keeps the
-// ids of chunks seen. A safe border is the end of an added token (a turn marker), or a place between
-// two characters where the pre-tokenizer's pattern, one of those known here, always splits.
+// `tokenizers` itself where not. What a text shares with earlier ones is not tokenised again: a
+// text is cut at safe borders, each chunk's ids depend on the chunk alone, and a bounded cache
+// keeps the ids of chunks seen. A safe border is the end of an added token (a turn marker), or a
+// place between two characters where the pre-tokenizer's pattern, one of those known here, always
+// splits.
 //
 // Thread safety: immutable but for the cache, which locks inside; Encode may be called by many
 // threads at once. Load takes seconds and much memory bandwidth: call it beside the loops.
@@ -46,6 +47,7 @@ struct TokenizerOptions {
   size_t cache_bytes = 64u << 20;  // 0: no cache
   uint64_t seed = 0;               // of the cache's keys, so that nobody can craft equal ones
   bool fast = true;                // false: `tokenizers` whatever the self-check would say
+  bool reuse = true;               // false: texts are not cut, and nothing is reused
 };
 
 enum class TokenizerEngine : uint8_t { kFastokens, kTokenizers };

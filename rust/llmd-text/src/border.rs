@@ -7,6 +7,8 @@ pub const OK: i32 = 0;
 pub const INVALID: i32 = 1;
 pub const FAILED: i32 = 2;
 pub const INTERNAL: i32 = 3;
+pub const UNSUPPORTED: i32 = 4;
+pub const LIMIT: i32 = 5;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -36,6 +38,14 @@ impl Failure {
 
     pub fn failed(text: impl Into<String>) -> Self {
         Failure { status: FAILED, text: text.into() }
+    }
+
+    pub fn unsupported(text: impl Into<String>) -> Self {
+        Failure { status: UNSUPPORTED, text: text.into() }
+    }
+
+    pub fn limit(text: impl Into<String>) -> Self {
+        Failure { status: LIMIT, text: text.into() }
     }
 }
 
