@@ -173,7 +173,7 @@ void AddKvEventFlags(CLI::App& app, Flags& flags) {
   app.add_option("--pod-ip", o.pod_ip, "In the topic; --host or 127.0.0.1 if not given")
       ->envname("POD_IP")->group(group);
   app.add_flag("--use-vllm-map-event-format", o.maps,
-               "Events are maps with a type, as since vLLM 0.23; =false: positional arrays")
+               "Events are maps with a type, as today's vLLM; =false: positional arrays")
       ->group(group);
   app.add_flag("--kv-events-byte-hashes", o.byte_hashes,
                "Hashes are whole digests, not integers (VLLM_KV_EVENTS_USE_INT_BLOCK_HASHES=0)")
