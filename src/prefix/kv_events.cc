@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <limits>
 
@@ -205,6 +206,7 @@ KvEventType KvEventReader::Next() {
     --events_left_;
     const MsgpackReader start = in_;
     const KvEventType type = ReadEvent(&in_);
+    if (type == KvEventType::kRemoved && event_.hashes.size() == 1) MergeRemovals(start);
     if (type != KvEventType::kEnd) return type;
     ++malformed_;
     in_ = start;
@@ -214,6 +216,37 @@ KvEventType KvEventReader::Next() {
     }
   }
   return KvEventType::kEnd;
+}
+
+// Takes in the events behind the one that began at `first` for as long as they are the same bytes
+// but for the hash.
+void KvEventReader::MergeRemovals(const MsgpackReader& first) {
+  const char* begin = first.position();
+  const char* end = in_.position();
+  const auto tag = static_cast<uint8_t>(*hash_at_);
+  const bool is_digest = tag == 0xc4;
+  const size_t hash_bytes = is_digest ? static_cast<uint8_t>(hash_at_[1]) : sizeof(EngineKey);
+  if ((tag != 0xcf && !is_digest) || hash_bytes < sizeof(EngineKey)) return;
+  const std::string_view before(begin, static_cast<size_t>(hash_at_ + (is_digest ? 2 : 1) - begin));
+  const std::string_view behind(before.end() + hash_bytes,
+                                static_cast<size_t>(end - before.end()) - hash_bytes);
+  const auto bytes = static_cast<size_t>(end - begin);
+  size_t count = 1;
+  size_t left = in_.bytes_left();
+  for (; events_left_ > 0 && left >= bytes; --events_left_, left -= bytes, end += bytes) {
+    const char* hash_end = end + before.size() + hash_bytes;
+    if (std::memcmp(end, before.data(), before.size()) != 0 ||
+        std::memcmp(hash_end, behind.data(), behind.size()) != 0) {
+      break;
+    }
+    if (count == hashes_.size()) hashes_.resize(2 * count);
+    uint64_t hash;
+    std::memcpy(&hash, hash_end - sizeof(hash), sizeof(hash));
+    if constexpr (std::endian::native == std::endian::little) hash = std::byteswap(hash);
+    hashes_[count++] = hash + (hash == 0);
+  }
+  in_ = MsgpackReader({end, left});
+  event_.hashes = std::span(hashes_).first(count);
 }
 
 // --- events --------------------------------------------------------------------------------------
@@ -404,6 +437,7 @@ bool KvEventReader::ReadHashes(MsgpackReader* in) {
   if (!in->ReadArray(&count)) return false;
   if (hashes_.size() < count) hashes_.resize(count);
   const std::span<EngineKey> hashes = std::span(hashes_).first(count);
+  hash_at_ = in->position();
   if (!in->ReadBitsRun(hashes)) {
     for (EngineKey& hash : hashes) {
       if (!ReadHash(in, &hash)) return false;

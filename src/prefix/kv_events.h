@@ -111,7 +111,8 @@ class KvEventReader {
   // False: not a batch; it counts as one malformed event and Next gives kEnd. `payload` outlives
   // the reading of the batch.
   bool Begin(std::string_view payload);
-  // The next well-formed event.
+  // The next well-formed event. Engines publish one removal a block; neighbours that differ in
+  // their hash only are given as one event.
   KvEventType Next();
   const KvEvent& event() const { return event_; }
 
@@ -131,6 +132,7 @@ class KvEventReader {
   bool BeginArray(uint32_t fields, std::string_view payload);
   bool BeginMap(uint32_t pairs);
   bool ReadRank(wire::MsgpackReader* in);
+  void MergeRemovals(const wire::MsgpackReader& first);
   KvEventType ReadEvent(wire::MsgpackReader* in);
   KvEventType ReadEventArray(wire::MsgpackReader* in, uint32_t fields);
   KvEventType ReadEventMap(wire::MsgpackReader* in, uint32_t pairs);
@@ -150,6 +152,7 @@ class KvEventReader {
   uint32_t malformed_ = 0;
   KvEvent event_;
   bool has_hashes_ = false;
+  const char* hash_at_ = nullptr;  // where the first hash stands in the payload
   // Scratch behind the spans of event_, kept between events.
   std::vector<EngineKey> hashes_;
   std::vector<uint32_t> tokens_;

@@ -445,6 +445,42 @@ TEST(KvEvents, Mooncake) {
   }
 }
 
+// Removals of one block each, as engines send them, come as one event.
+TEST(KvEvents, NeighbouringRemovalsAreMerged) {
+  base::Random random(5);
+  for (int round = 0; round < 300; ++round) {
+    const KvEventForm form = random.Below(2) == 0 ? KvEventForm::kMap : KvEventForm::kArray;
+    KvEventWriter writer(form);
+    std::vector<EngineKey> expected, seen;
+    std::vector<std::string> digests;
+    const uint64_t kind = random.Below(4);
+    for (uint64_t i = 0; i < 40; ++i) {
+      const EngineKey key = random.Next() >> (kind == 1 ? random.Below(60) : 0) | 1;
+      std::string digest(kind == 2 ? 24 : kind == 3 ? 0 : 24 * random.Below(2), 'd');
+      if (!digest.empty()) AppendKvSequence(key, &digest);
+      const KvWireHash hash{.value = key, .bytes = digest};
+      expected.push_back(key);
+      writer.Removed({&hash, 1}, random.Below(9) == 0 ? "CPU" : "GPU",
+                     random.Below(9) == 0 ? std::nullopt : std::optional<uint32_t>(1));
+      if (random.Below(9) == 0) {
+        writer.Cleared();
+        expected.push_back(0);
+      }
+    }
+    const std::string payload = writer.Finish(1, 0);
+    KvEventReader reader(KvDialect::kVllm);
+    ASSERT_TRUE(reader.Begin(payload));
+    size_t events = 0;
+    for (KvEventType type; (type = reader.Next()) != KvEventType::kEnd; ++events) {
+      if (type == KvEventType::kCleared) seen.push_back(0);
+      for (const EngineKey hash : reader.event().hashes) seen.push_back(hash);
+    }
+    EXPECT_EQ(seen, expected);
+    EXPECT_EQ(reader.malformed(), 0u);
+    if (kind > 1) EXPECT_LT(events, 35u);
+  }
+}
+
 // --- what is wrong -------------------------------------------------------------------------------
 
 std::string BatchOf(const std::vector<std::string>& events) {
