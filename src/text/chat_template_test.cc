@@ -62,7 +62,7 @@ struct Case {
 class Language : public testing::TestWithParam<Case> {};
 
 // What comes out is what Python's jinja2 gives with transformers' settings; tests/
-// text_models_test.py compares whole templates.
+// peers/text_models_test.sh compares whole templates.
 TEST_P(Language, IsPythons) {
   EXPECT_EQ(Render(GetParam().source,
                    R"({"messages": [{"role": "user", "content": "  Hello, World \n"}],

@@ -1,4 +1,4 @@
-// text_peer: tokenizers and chat templates behind a pipe, for tests/text_models_test.py.
+// text_peer: tokenizers and chat templates behind a pipe, for tests/peers/text_models_test.sh.
 //
 // Standard input has commands, each a line of a word, two numbers and the sizes of two texts that
 // follow it; the answer to each is a line of "ok" or "error" and a size, and that many bytes:

@@ -1,7 +1,7 @@
 // What tokens cost: texts cold and warm, and a chat of 100,000 tokens from its JSON to its ids.
 //
-// With a model's tokenizer in .setup/text/NAME (tests/text_models_test.py fetches them) NAME is
-// measured; LLMD_BENCH_TOKENIZER says which, llama3 by default. Otherwise it is the small one of
+// With a model's tokenizer in .setup/text/NAME (tests/peers/text_models_test.sh fetches them) NAME
+// is measured; LLMD_BENCH_TOKENIZER says which, llama3 by default. Otherwise it is the small one of
 // the tests, whose words are a few letters long: times of that say little.
 #include <cstdlib>
 #include <fstream>

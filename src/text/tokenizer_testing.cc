@@ -87,25 +87,52 @@ std::string SmallTokenizerJson(const std::vector<std::string>& more_tokens,
 }
 
 std::string EnglishText(size_t bytes, unsigned seed) {
-  static constexpr std::array kWords = {
-      "the",    "of",      "router",  "sends",     "each",  "request",   "to",     "a",
-      "server", "whose",   "cache",   "already",   "holds", "its",       "prefix", "because",
-      "prompt", "tokens",  "are",     "expensive", "twice", "when",      "load",   "rises",
-      "it",     "chooses", "another", "one",       "and",   "remembers", "what",   "happened"};
+  static constexpr std::array kCommon = {
+      "the",  "of",    "and",  "to",   "a",    "in",    "is",    "that",  "for",  "it",
+      "as",   "was",   "with", "be",   "by",   "on",    "not",   "his",   "from", "are",
+      "this", "which", "have", "they", "were", "their", "there", "would", "when", "each"};
+  static constexpr std::array kBefore = {"", "", "", "", "re", "un", "pre", "over", "inter", "sub"};
+  static constexpr std::array kStems = {
+      "rout",  "serv",  "cach",   "comput", "learn", "form",   "act",  "mov",    "port", "struct",
+      "press", "scrib", "direct", "measur", "tract", "light",  "stat", "friend", "mark", "connect",
+      "play",  "build", "point",  "cover",  "turn",  "govern", "sign", "vis",    "test", "model"};
+  static constexpr std::array kAfter = {"e",  "es", "ed",   "ing",  "er",   "ers", "ion", "ions",
+                                        "al", "ly", "ment", "able", "ness", "ive", "or",  "ings"};
+  static constexpr std::array kSyllables = {"ka",  "lo", "mir", "tan", "vel", "dor", "shi", "ran",
+                                            "bec", "ul", "zo",  "pri", "ost", "ven", "gar", "wy"};
   uint64_t state = seed * 2654435761u + 12345;
+  uint64_t draw = 0;
+  const auto next = [&](size_t end) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    draw = state >> 33;
+    return draw % end;
+  };
   std::string text;
   while (text.size() < bytes) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    text += kWords[(state >> 33) % kWords.size()];
-    switch ((state >> 48) % 16) {
+    // Half the words are a few common ones, as in English; one in 40 is a name.
+    if (next(2) == 0) {
+      text += kCommon[next(kCommon.size())];
+    } else if (next(20) == 0) {
+      std::string name =
+          base::Concat(kSyllables[next(16)], kSyllables[next(16)], kSyllables[next(16)]);
+      name[0] = static_cast<char>(name[0] - 'a' + 'A');
+      text += name;
+    } else {
+      text += base::Concat(kBefore[next(kBefore.size())], kStems[next(kStems.size())],
+                           kAfter[next(kAfter.size())]);
+    }
+    switch (next(24)) {
       case 0:
         text += ". ";
         break;
       case 1:
-        text += (state >> 60) < 4 ? ".\n\n" : ", ";
+        text += ", ";
         break;
       case 2:
-        text += " " + std::to_string((state >> 40) % 5000) + " ";
+        text += next(3) == 0 ? ".\n\n" : " \"";
+        break;
+      case 3:
+        text += base::Concat(" ", std::to_string(next(5000)), " ");
         break;
       default:
         text += " ";

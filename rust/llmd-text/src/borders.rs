@@ -14,7 +14,7 @@
 //! place inside) turns it off. A place depends on the text before it alone, so texts with the same
 //! beginning are cut alike in it.
 
-use aho_corasick::{AhoCorasick, Anchored, Input, MatchKind, StartKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Anchored, Input, MatchKind, StartKind};
 use serde_json::Value;
 
 /// Pieces shorter than this are joined with what follows them.
@@ -94,7 +94,10 @@ impl Borders {
         if takes_right && added.iter().any(|t| t.content.starts_with(char::is_whitespace)) {
             return none;
         }
+        // Fastest, and small enough for the thousand tokens that models have at most.
+        let kind = (raw.len() <= 4096).then_some(AhoCorasickKind::DFA);
         let tokens = AhoCorasick::builder()
+            .kind(kind)
             .match_kind(MatchKind::LeftmostLongest)
             .start_kind(StartKind::Unanchored)
             .build(raw.iter().map(|token| token.content.as_bytes()));
