@@ -470,7 +470,10 @@ bool KvEventReader::ReadExtraKeys(MsgpackReader* in) {
   for (uint32_t block = 0; block < blocks; ++block) {
     if (in->ReadNil()) continue;
     uint32_t count;
-    if (!in->ReadArray(&count)) return false;
+    if (!in->ReadArray(&count) || count > TokenChain::kExtrasPerBlockMax ||
+        extras_.size() + count > kExtrasMax) {
+      return false;
+    }
     for (uint32_t i = 0; i < count; ++i) {
       if (!ReadExtra(in, block)) return false;
     }

@@ -17,7 +17,8 @@
 // grown to the largest event. 2. One malformed event is counted and stepped over; only broken
 // msgpack or JSON ends the batch early. 3. Sizes named in the bytes are believed only as far as
 // bytes are left.
-// Limits: kPayloadBytesMax, nesting of wire/msgpack.h.
+// Limits: kPayloadBytesMax; an event with more extras than kExtrasMax, or for one block than
+// TokenChain::kExtrasPerBlockMax, is malformed; nesting as in wire/msgpack.h.
 // Formats: vllm distributed/kv_events.py, sglang disaggregation/kv_events.py, Mooncake issue 1527.
 #pragma once
 
@@ -105,6 +106,8 @@ class KvEventReader {
   // A batch of 100,000 blocks of 16 tokens is 8 MiB; larger ones than this are refused as a whole.
   // Scratch may take eight times as much.
   static constexpr size_t kPayloadBytesMax = 16u << 20;
+
+  static constexpr size_t kExtrasMax = 1u << 16;
 
   explicit KvEventReader(KvDialect dialect) : dialect_(dialect) {}
 

@@ -539,6 +539,25 @@ TEST(KvEvents, MalformedEventIsSkippedAlone) {
   }
 }
 
+TEST(KvEvents, ExtrasAreLimited) {
+  for (const size_t count : {TokenChain::kExtrasPerBlockMax, TokenChain::kExtrasPerBlockMax + 1}) {
+    const Json extras = std::vector<std::string>(count, "x");
+    const std::string one = BatchOf({Msgpack({"BlockStored", {1}, nullptr, {1}, 1, nullptr, "GPU",
+                                              nullptr, Json::array({extras})})});
+    KvEventReader reader(KvDialect::kVllm);
+    ASSERT_TRUE(reader.Begin(one));
+    EXPECT_EQ(reader.Next() == KvEventType::kStored, count == TokenChain::kExtrasPerBlockMax);
+  }
+  const Json blocks = std::vector<Json>(KvEventReader::kExtrasMax / 256 + 1,
+                                        std::vector<std::string>(256, "x"));
+  const std::string many = BatchOf(
+      {Msgpack({"BlockStored", {1}, nullptr, {1}, 1, nullptr, "GPU", nullptr, blocks})});
+  KvEventReader reader(KvDialect::kVllm);
+  ASSERT_TRUE(reader.Begin(many));
+  EXPECT_EQ(reader.Next(), KvEventType::kEnd);
+  EXPECT_EQ(reader.malformed(), 1u);
+}
+
 TEST(KvEvents, BrokenBytesEndTheBatch) {
   const std::string good = Msgpack({"BlockRemoved", {7}, "GPU"});
   std::string payload = BatchOf({good, good, good, good});

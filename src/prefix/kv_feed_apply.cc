@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::array<std::string_view, kKvSkips> kSkipNames = {
     "unsupported_cache_kind", "invalid_block_size", "non_dense_block_span",
-    "unknown_group",          "too_many_groups",    "parts_full",
+    "unknown_group",          "too_many_groups",    "parts_full",           "too_many_extras",
 };
 
 // How many of the last tokens a group of this kind needs; 0: all, nullopt: it cannot be indexed.
@@ -142,6 +142,10 @@ bool KvApplier::LearnBlockSize(CacheGroup* group, const KvEvent& event, KvSkip* 
     *skip = KvSkip::kNonDenseBlockSpan;
     return false;
   }
+  if (event.extras.size() * std::max<uint64_t>(1, size / canonical) > options_.limits.extras) {
+    *skip = KvSkip::kTooManyExtras;
+    return false;
+  }
   if (group->block_size == size) return true;
   if (group->block_size != 0) return false;
   if (size % canonical != 0) {
@@ -212,6 +216,7 @@ bool KvApplier::Store(KvHolderState* state, CacheGroup* group, Tier tier, const 
   const KvIndex::BlockRef* parent_ref = parent ? &*parent : nullptr;
   if (options_.engine_keys) {
     index_->Store(state->holder_, tier, group->number, parent_ref, event.hashes, event.hashes);
+    Tell(*state, *group, tier, event.hashes, event.hashes);
     return true;
   }
   const uint32_t sub_blocks = SubBlocks(*group);
@@ -222,6 +227,7 @@ bool KvApplier::Store(KvHolderState* state, CacheGroup* group, Tier tier, const 
                          options_.block_tokens, CanonicalExtras(event, sub_blocks), keys);
   index_->Store(state->holder_, tier, group->number, parent_ref, SubKeys(event.hashes, sub_blocks),
                 keys);
+  Tell(*state, *group, tier, event.hashes, keys);
   return true;
 }
 
@@ -266,6 +272,7 @@ void KvApplier::StoreComplete(const KvHolderState& state, const CacheGroup& grou
     if (block.before != 0) before = index_->Find(state.holder_, group.number, block.before);
     index_->Store(state.holder_, tier, group.number, before ? &*before : nullptr,
                   {&block.last, 1}, {&block.key, 1});
+    Tell(state, group, tier, {&block.last, 1}, {&block.key, 1});
   }
 }
 
@@ -281,9 +288,16 @@ void KvApplier::StoreTier(KvHolderState* state, CacheGroup* group, Tier tier,
     StoreComplete(*state, *group, tier);
   } else {
     const uint32_t sub_blocks = SubBlocks(*group);
-    known = index_->StoreTier(state->holder_, tier, group->number,
-                              SubKeys(event.hashes, sub_blocks)) /
-            sub_blocks;
+    const std::span<const EngineKey> sub_keys = SubKeys(event.hashes, sub_blocks);
+    known = index_->StoreTier(state->holder_, tier, group->number, sub_keys) / sub_blocks;
+    if (options_.sink) {
+      told_.clear();
+      for (const EngineKey key : sub_keys) {
+        const auto block = index_->Find(state->holder_, group->number, key);
+        if (block) told_.push_back(block->key);
+      }
+      Tell(*state, *group, tier, {}, told_);
+    }
   }
   const auto unknown = static_cast<uint32_t>(event.hashes.size() - known);
   stats_.blocks_stored += known;
@@ -329,12 +343,10 @@ void KvApplier::Flush() {
     RemoveParts(group, removals_.tier, &result);
     index_->Remove(state->holder_, removals_.tier, group->number, lost_);
   } else {
-    const uint32_t sub_blocks = SubBlocks(*group);
-    result = index_->Remove(state->holder_, removals_.tier, group->number,
-                            SubKeys(removals_.hashes, sub_blocks));
-    result.removed /= sub_blocks;
-    result.still_referenced /= sub_blocks;
-    result.unknown /= sub_blocks;
+    result = RemoveBlocks(*state, *group);
+  }
+  if (options_.sink && group->window == 0 && !lost_.empty()) {
+    options_.sink->OnRemoved(state->holder_, removals_.tier, group->engine_group, lost_);
   }
   stats_.blocks_removed += result.removed;
   stats_.removes_counted += result.still_referenced;
@@ -342,6 +354,36 @@ void KvApplier::Flush() {
   state->references_.known += static_cast<uint32_t>(result.removed + result.still_referenced);
   state->references_.unknown += static_cast<uint32_t>(result.unknown);
   removals_.hashes.clear();
+}
+
+// With a sink, lost_ are those engine blocks that have no reference any more.
+KvIndex::Removed KvApplier::RemoveBlocks(const KvHolderState& state, const CacheGroup& group) {
+  const uint32_t sub_blocks = SubBlocks(group);
+  const auto remove = [&](std::span<const EngineKey> hashes) {
+    KvIndex::Removed r =
+        index_->Remove(state.holder_, removals_.tier, group.number, SubKeys(hashes, sub_blocks));
+    r.removed /= sub_blocks;
+    r.still_referenced /= sub_blocks;
+    r.unknown /= sub_blocks;
+    return r;
+  };
+  lost_.clear();
+  if (!options_.sink) return remove(removals_.hashes);
+  KvIndex::Removed all;
+  for (const EngineKey& hash : removals_.hashes) {
+    const KvIndex::Removed one = remove({&hash, 1});
+    if (one.still_referenced == 0) lost_.push_back(hash);
+    all.removed += one.removed;
+    all.still_referenced += one.still_referenced;
+    all.unknown += one.unknown;
+  }
+  return all;
+}
+
+void KvApplier::Tell(const KvHolderState& state, const CacheGroup& group, Tier tier,
+                     std::span<const EngineKey> engine_keys, std::span<const BlockKey> blocks) {
+  if (!options_.sink || group.window != 0 || blocks.empty()) return;
+  options_.sink->OnStored(state.holder_, tier, group.engine_group, engine_keys, blocks);
 }
 
 void KvApplier::RemoveParts(CacheGroup* group, Tier tier, KvIndex::Removed* result) {
@@ -361,6 +403,7 @@ void KvApplier::RemoveParts(CacheGroup* group, Tier tier, KvIndex::Removed* resu
 void KvApplier::Cleared(KvHolderState* state) {
   ++stats_.cleared;
   index_->Clear(state->holder_);
+  if (options_.sink) options_.sink->OnCleared(state->holder_);
   DropParked(state);
   for (CacheGroup& group : state->groups_) {
     if (!group.parts) continue;
@@ -373,7 +416,10 @@ void KvApplier::Cleared(KvHolderState* state) {
 
 void KvApplier::Forget(KvHolderState* state) {
   Flush();
+  // One of which nothing is known yet may be known to others that share the copy.
+  const bool was_known = index_->blocks(state->holder_) > 0;
   index_->Clear(state->holder_);
+  if (options_.sink && was_known) options_.sink->OnCleared(state->holder_);
   DropParked(state);
   for (CacheGroup& group : state->groups_) DropParts(&group);
   state->groups_.clear();

@@ -46,9 +46,30 @@ struct KvApplyLimits {
   // Parked stores: those over a limit, oldest first, and those of that age are given up.
   KvParked::Limits parked;  // per holder
   base::Duration parked_age = std::chrono::seconds(30);
+  // Extra keys of a store, counted for each canonical block that they stand for.
+  size_t extras = 1u << 20;
   // Engine blocks smaller than a canonical one, of all holders; further ones are not indexed. About
   // 300 bytes each.
   size_t parts = 2'000'000;
+};
+
+// Hears what is applied of full-attention groups, for a copy of the index that others share
+// (kv_redis.h). Called by the ingest thread.
+class KvApplySink {
+ public:
+  // Engine keys lead to the blocks: as many, or one to each run of them. None: the blocks are known
+  // under theirs.
+  virtual void OnStored(HolderId holder, Tier tier, std::optional<uint32_t> engine_group,
+                        std::span<const EngineKey> engine_keys,
+                        std::span<const BlockKey> blocks) = 0;
+  // Without those that still have references; unknown ones included.
+  virtual void OnRemoved(HolderId holder, Tier tier, std::optional<uint32_t> engine_group,
+                         std::span<const EngineKey> engine_keys) = 0;
+  // The engine emptied its cache, or what was known of it cannot be trusted any more.
+  virtual void OnCleared(HolderId holder) = 0;
+
+ protected:
+  ~KvApplySink() = default;
 };
 
 struct KvApplyOptions {
@@ -59,6 +80,7 @@ struct KvApplyOptions {
   // Block keys are the engine's own hashes, tokens are not looked at: for engines whose hashes
   // requests reproduce (a fixed PYTHONHASHSEED and a canonical encoding).
   bool engine_keys = false;
+  KvApplySink* sink = nullptr;  // outlives the applier; removals cost more with one
 };
 
 // Why a store or removal was not applied.
@@ -69,8 +91,9 @@ enum class KvSkip : uint8_t {
   kUnknownGroup,
   kTooManyGroups,  // ours
   kPartsFull,
+  kTooManyExtras,
 };
-inline constexpr size_t kKvSkips = 6;
+inline constexpr size_t kKvSkips = 7;
 // "unsupported_cache_kind" and so on.
 std::string_view KvSkipName(KvSkip skip);
 
@@ -185,7 +208,10 @@ class KvApplier {
   void StoreComplete(const KvHolderState& state, const CacheGroup& group, Tier tier);
   void StoreTier(KvHolderState* state, CacheGroup* group, Tier tier, const KvEvent& event);
   void Removed(KvHolderState* state, const KvEvent& event);
+  KvIndex::Removed RemoveBlocks(const KvHolderState& state, const CacheGroup& group);
   void RemoveParts(CacheGroup* group, Tier tier, KvIndex::Removed* result);
+  void Tell(const KvHolderState& state, const CacheGroup& group, Tier tier,
+            std::span<const EngineKey> engine_keys, std::span<const BlockKey> blocks);
   void Cleared(KvHolderState* state);
 
   void Park(KvHolderState* state, const CacheGroup& group, Tier tier, const KvEvent& event,
@@ -209,6 +235,7 @@ class KvApplier {
   std::vector<BlockExtra> extras_;
   std::vector<KvParts::Complete> complete_;
   std::vector<EngineKey> lost_;
+  std::vector<BlockKey> told_;
 };
 
 }  // namespace llmd::prefix

@@ -250,6 +250,25 @@ TEST_F(Apply, Point4LargerBlocksAreSeveral) {
   EXPECT_EQ(picker.Held(id, salted, wanted), 8u);
 }
 
+struct FewExtras : Apply {
+  static KvFeedOptions Options() {
+    KvFeedOptions options = TestPicker::Defaults();
+    options.apply.limits.extras = 8;
+    return options;
+  }
+  FewExtras() : Apply(Options()) {}
+};
+
+TEST_F(FewExtras, AreCountedByCanonicalBlock) {
+  const std::vector<KvExtra> extras = {{0, "a"}, {1, "a"}, {1, "b"}};
+  Store(TestPrompt(1, 128), 10, 0, 2, 64, {.extras = extras});
+  Send();
+  EXPECT_EQ(StoresSkipped(KvCacheKind::kNone, KvSkip::kTooManyExtras), 1u);
+  Store(TestPrompt(1, 128), 10, 0, 2, 64, {.extras = std::span(extras).first(2)});
+  Send();
+  EXPECT_EQ(stats().blocks_stored, 2u);
+}
+
 TEST_F(Apply, BlockSizesThatDoNotFitAreSkipped) {
   Store(TestPrompt(1, 96), 10, 0, 4, 24);
   Send();

@@ -1,6 +1,7 @@
 #include "prefix/kv_feed_parts.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 namespace llmd::prefix {
 
@@ -104,11 +105,11 @@ BlockKey KvParts::KeyOf(const Part& last) {
   }
   tokens_.clear();
   std::vector<BlockExtra> extras;
+  std::unordered_set<std::string_view> seen;
   for (const Part* p : parts) {
     tokens_.insert(tokens_.end(), p->tokens.begin(), p->tokens.end());
     for (const std::string& text : p->extras) {
-      const BlockExtra extra{0, text};
-      if (std::find(extras.begin(), extras.end(), extra) == extras.end()) extras.push_back(extra);
+      if (seen.insert(text).second) extras.push_back({0, text});
     }
   }
   BlockKey key = 0;

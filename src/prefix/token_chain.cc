@@ -184,7 +184,7 @@ BlockKey TokenChain::Root(std::string_view model) const {
 
 uint64_t TokenChain::OwnExtras(std::span<const BlockExtra> extras) const {
   uint64_t sum = 0;
-  for (size_t i = 0; i < extras.size(); ++i) {
+  for (size_t i = 0; i < std::min(extras.size(), kExtrasPerBlockMax); ++i) {
     const std::string_view text = extras[i].text;
     const bool seen = std::any_of(extras.begin(), extras.begin() + static_cast<ptrdiff_t>(i),
                                   [&](const BlockExtra& e) { return e.text == text; });

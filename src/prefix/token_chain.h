@@ -21,7 +21,7 @@
 // Thread safety: immutable after construction.
 // Invariants: 1. Extend over n blocks at once or in any pieces gives the same keys. 2. No key is 0.
 // 3. Nothing is allocated.
-// Limits: none of its own. Cost: token_chain_bench.cc.
+// Limits: of one block kOwn sees the first kExtrasPerBlockMax extras. Cost: token_chain_bench.cc.
 #pragma once
 
 #include <array>
@@ -54,6 +54,9 @@ std::string_view ChainKindName(ChainKind kind);
 
 class TokenChain {
  public:
+  // Far more images than lie in one block; extras are compared with each other.
+  static constexpr size_t kExtrasPerBlockMax = 256;
+
   // `seed` is upstream's hashSeed. For kOwn it should be random unless snapshots of the index are
   // to outlive the process.
   TokenChain(ChainKind kind, std::string_view seed);
