@@ -7,6 +7,7 @@
 
 #include "base/strings.h"
 #include "config/schema.h"
+#include "director/unknown_word.h"
 
 namespace llmd::director {
 
@@ -307,11 +308,9 @@ void ObjectsReader::ReadObject(const Node& node) {
     return;
   }
   if (api_version != kGroupVersion && api_version != kOldGroupVersion) {
-    const std::string_view allowed[] = {kGroupVersion, kOldGroupVersion};
     errors_.Add(node.FindOrSelf("apiVersion"),
-                Concat("unknown apiVersion \"", api_version, "\" of ", kind, ", allowed are ",
-                       kGroupVersion, ", ", kOldGroupVersion,
-                       config::DidYouMean(api_version, allowed)));
+                UnknownWord(Concat(kind, " apiVersion"), api_version,
+                            {{kGroupVersion, kOldGroupVersion}}));
     return;
   }
   static const auto objective = ManifestType(kObjective, ObjectiveSpecType());
@@ -446,7 +445,7 @@ void ObjectsReader::TakeRule(const Found<RewriteSpec>& rewrite, const Rule& rule
   for (const Match& match : rule.matches) {
     if (match.model.type != "Exact") {
       errors_.Add(rule.where.FindOrSelf("matches"),
-                  Concat("unknown match type \"", match.model.type, "\", allowed is Exact"));
+                  UnknownWord("match type", match.model.type, {{"Exact"}}));
     }
     out_->model_names_.push_back(match.model.value);
     exact_.emplace(match.model.value, compiled.get());

@@ -193,7 +193,7 @@ TEST(Objects, SayEverythingThatIsWrongAndWhere) {
            Case{"kind: InferenceObjective", "o.yaml:1:1: apiVersion is missing"},
            Case{"apiVersion: v1", "kind is missing"},
            Case{Objective("a", "", "llm-d.ai/v1"),
-                "o.yaml:2:13 apiVersion: unknown apiVersion \"llm-d.ai/v1\" of InferenceObjective, "
+                "o.yaml:2:13 apiVersion: unknown InferenceObjective apiVersion \"llm-d.ai/v1\", "
                 "allowed are llm-d.ai/v1alpha2, inference.networking.x-k8s.io/v1alpha2"},
            Case{Objective("a", ", prio: 1"), "o.yaml:5:31 spec.prio: unknown key"},
            Case{Objective("a", ", priority: high"), "spec.priority: "},

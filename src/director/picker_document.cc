@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/strings.h"
+#include "director/unknown_word.h"
 
 namespace llmd::director {
 
@@ -220,9 +221,7 @@ void CheckGates(const PickerDocument& d, ErrorList* errors) {
     const std::string_view name = gate.substr(0, equals);
     const Node at = list.at(i);
     if (std::find(std::begin(kGates), std::end(kGates), name) == std::end(kGates)) {
-      errors->Add(at, Concat("unknown feature gate \"", name,
-                             "\", allowed are flowControl, haPopulateNonLeaderDatastore",
-                             config::DidYouMean(name, kGates)));
+      errors->Add(at, UnknownWord("feature gate", name, kGates));
       continue;
     }
     std::optional<bool> value = true;
@@ -302,19 +301,14 @@ void CheckAndNormalise(PickerDocument* d, ErrorList* errors, std::vector<std::st
     warnings->push_back(Concat("no apiVersion: taken for ", kApiVersion));
     d->api_version = kApiVersion;
   } else if (d->api_version != kApiVersion) {
-    const std::string_view allowed[] = {kApiVersion};
     errors->Add(d->where.FindOrSelf("apiVersion"),
-                Concat("unknown apiVersion \"", d->api_version, "\", allowed is ", kApiVersion,
-                       config::DidYouMean(d->api_version, allowed)));
+                UnknownWord("apiVersion", d->api_version, {{kApiVersion}}));
   }
   if (d->kind.empty()) {
     warnings->push_back(Concat("no kind: taken for ", kKind));
     d->kind = kKind;
   } else if (d->kind != kKind) {
-    const std::string_view allowed[] = {kKind};
-    errors->Add(d->where.FindOrSelf("kind"),
-                Concat("unknown kind \"", d->kind, "\", allowed is ", kKind,
-                       config::DidYouMean(d->kind, allowed)));
+    errors->Add(d->where.FindOrSelf("kind"), UnknownWord("kind", d->kind, {{kKind}}));
   }
   CheckGates(*d, errors);
   CheckNames(d, errors);

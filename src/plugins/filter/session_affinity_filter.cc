@@ -1,40 +1,19 @@
 #include "plugins/filter/session_affinity_filter.h"
 
-#include "base/strings.h"
 #include "plugins/factory.h"
 #include "plugins/session/session_affinity.h"
 
 namespace llmd::plugins {
 namespace {
 
-class SessionAffinityFilter final : public plugin::Plugin,
-                                    public plugin::Filter,
-                                    public plugin::PreRequest,
-                                    public plugin::ResponseProcessor {
+class SessionAffinityFilter final : public SessionAffinityPlugin, public plugin::Filter {
  public:
-  SessionAffinityFilter(const SessionAffinityParameters& parameters,
-                        plugin::PluginContext& context)
-      : affinity_(parameters, context) {}
+  using SessionAffinityPlugin::SessionAffinityPlugin;
   void Apply(const plugin::RequestContext& request, plugin::Candidates& candidates) const override {
-    if (const auto bound = affinity_.Bound(request, candidates.numbers)) {
+    if (const auto bound = affinity().Bound(request, candidates.numbers)) {
       candidates.numbers = candidates.numbers.subspan(*bound, 1);
     }
   }
-  base::Status OnRouted(plugin::RequestContext& request, const plugin::SchedulingResult& result,
-                        plugin::BookingList*) override {
-    affinity_.OnRouted(request, result);
-    return base::OkStatus();
-  }
-  void OnResponseHead(plugin::RequestContext& request, const plugin::ResponseHead&,
-                      plugin::HeaderEdits* to_client) override {
-    affinity_.OnResponseHead(request, to_client);
-  }
-  std::string DumpState() const override {
-    return base::Concat("{\"sessions\":", std::to_string(affinity_.session_count()), "}");
-  }
-
- private:
-  SessionAffinity affinity_;
 };
 
 }  // namespace

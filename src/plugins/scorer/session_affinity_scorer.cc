@@ -2,43 +2,22 @@
 
 #include <algorithm>
 
-#include "base/strings.h"
 #include "plugins/factory.h"
 #include "plugins/session/session_affinity.h"
 
 namespace llmd::plugins {
 namespace {
 
-class SessionAffinityScorer final : public plugin::Plugin,
-                                    public plugin::Scorer,
-                                    public plugin::PreRequest,
-                                    public plugin::ResponseProcessor {
+class SessionAffinityScorer final : public SessionAffinityPlugin, public plugin::Scorer {
  public:
-  SessionAffinityScorer(const SessionAffinityParameters& parameters,
-                        plugin::PluginContext& context)
-      : affinity_(parameters, context) {}
+  using SessionAffinityPlugin::SessionAffinityPlugin;
   plugin::ScorerCategory category() const override { return plugin::ScorerCategory::kAffinity; }
   void Score(const plugin::RequestContext& request,
              std::span<const plugin::EndpointNumber> candidates,
              std::span<double> scores) const override {
     std::fill(scores.begin(), scores.end(), 0.0);
-    if (const auto bound = affinity_.Bound(request, candidates)) scores[*bound] = 1;
+    if (const auto bound = affinity().Bound(request, candidates)) scores[*bound] = 1;
   }
-  base::Status OnRouted(plugin::RequestContext& request, const plugin::SchedulingResult& result,
-                        plugin::BookingList*) override {
-    affinity_.OnRouted(request, result);
-    return base::OkStatus();
-  }
-  void OnResponseHead(plugin::RequestContext& request, const plugin::ResponseHead&,
-                      plugin::HeaderEdits* to_client) override {
-    affinity_.OnResponseHead(request, to_client);
-  }
-  std::string DumpState() const override {
-    return base::Concat("{\"sessions\":", std::to_string(affinity_.session_count()), "}");
-  }
-
- private:
-  SessionAffinity affinity_;
 };
 
 }  // namespace

@@ -240,4 +240,8 @@ size_t SessionAffinity::session_count() const {
   return count;
 }
 
+std::string SessionAffinityPlugin::DumpState() const {
+  return base::Concat("{\"sessions\":", std::to_string(affinity_.session_count()), "}");
+}
+
 }  // namespace llmd::plugins

@@ -3,8 +3,7 @@
 //
 // Two strategies (llm-d-router, pkg/epp/framework/plugins/scheduling/util/sessionaffinity):
 //   encoded_endpoint_header  the reply carries base64("namespace/name") of the endpoint in a
-//   header,
-//                            the client sends it back. No state here.
+//                            header, the client sends it back. No state here.
 //   session_id               the client names its session, in a header or in an attribute that
 //                            another plugin left; the binding is kept here. It begins with the
 //                            first request, lives evictionTtlSeconds after the last one, and moves
@@ -101,6 +100,32 @@ class SessionAffinity {
   std::vector<Source> sources_;
   plugin::Slot<Target> target_;
   std::unique_ptr<std::array<Shard, kShards>> shards_;
+};
+
+// What a plugin that goes by sessions does beside using them: it learns and tells where they are.
+class SessionAffinityPlugin : public plugin::Plugin,
+                              public plugin::PreRequest,
+                              public plugin::ResponseProcessor {
+ public:
+  SessionAffinityPlugin(const SessionAffinityParameters& parameters,
+                        plugin::PluginContext& context)
+      : affinity_(parameters, context) {}
+  base::Status OnRouted(plugin::RequestContext& request, const plugin::SchedulingResult& result,
+                        plugin::BookingList*) override {
+    affinity_.OnRouted(request, result);
+    return base::OkStatus();
+  }
+  void OnResponseHead(plugin::RequestContext& request, const plugin::ResponseHead&,
+                      plugin::HeaderEdits* to_client) override {
+    affinity_.OnResponseHead(request, to_client);
+  }
+  std::string DumpState() const override;
+
+ protected:
+  const SessionAffinity& affinity() const { return affinity_; }
+
+ private:
+  SessionAffinity affinity_;
 };
 
 }  // namespace llmd::plugins
