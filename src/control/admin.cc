@@ -4,6 +4,7 @@
 
 #include "base/strings.h"
 #include "director/explain.h"
+#include "plugin/events.h"
 #include "runtime/clock.h"
 #include "telemetry/log.h"
 
@@ -109,6 +110,8 @@ std::span<const Admin::Page> Admin::Pages() {
       {"/debug/endpoints", "what is known of each endpoint, and how old it is", &Admin::Endpoints},
       {"/debug/config", "the effective configuration", &Admin::Config},
       {"/debug/plugins/state", "state of the plugins that show theirs", &Admin::Plugins},
+      {"/debug/kv-events", "who publishes KV events, how far they were applied, how far trusted",
+       &Admin::KvEvents},
       {"/debug/log-level", "GET shows, PUT ?level=0..5 or a name changes it", &Admin::LogLevel},
   };
   return kPages;
@@ -236,6 +239,19 @@ void Admin::Plugins(net::ServerExchange& exchange) {
     json.append(",\"state\":").append(state).append("}");
   }
   RespondJson(exchange, json.append("}}"));
+}
+
+void Admin::KvEvents(net::ServerExchange& exchange) {
+  const std::shared_ptr<const director::Generation> generation = state_.generations.Current();
+  std::string json = "{";
+  for (const director::LoadedPlugin& loaded : generation->plugins()) {
+    const auto* consumer = dynamic_cast<const plugin::EventConsumer*>(loaded.object.get());
+    if (!consumer) continue;
+    if (json.size() > 1) json.push_back(',');
+    base::AppendJsonString(&json, loaded.object->name());
+    json.append(":").append(consumer->DumpPublishers());
+  }
+  RespondJson(exchange, json.append("}"));
 }
 
 void Admin::LogLevel(net::ServerExchange& exchange) {

@@ -42,6 +42,7 @@ class Admin final : public net::HttpService {
   void Endpoints(net::ServerExchange& exchange);
   void Config(net::ServerExchange& exchange);
   void Plugins(net::ServerExchange& exchange);
+  void KvEvents(net::ServerExchange& exchange);
   void LogLevel(net::ServerExchange& exchange);
   void CollectPool(telemetry::ScrapeSeries& series);
 

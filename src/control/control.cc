@@ -183,7 +183,9 @@ void Control::FlushTraces(std::move_only_function<void()> done) {
 base::Status Control::UseConfig(std::string_view yaml, std::string_view filename) {
   const director::LoadOptions load{
       .allow_experimental_plugins = options_.allow_experimental_plugins,
-      .endpoints_given = !options_.endpoints.empty()};
+      .endpoints_given = !options_.endpoints.empty(),
+      .kv_index_bytes = options_.kv_index_bytes,
+      .secret = secret_};
   LLMD_ASSIGN_OR_RETURN(auto generation,
                         director::Compile(yaml, filename, catalogue_, state_.fleet, load,
                                           generation_.get()));

@@ -21,6 +21,7 @@
 #include "net/resolver.h"
 #include "net/tls.h"
 #include "plugin/catalogue.h"
+#include "runtime/clock.h"
 #include "runtime/file_watch.h"
 #include "runtime/loop.h"
 #include "runtime/thread_pool.h"
@@ -70,6 +71,7 @@ class Control {
   const HostOptions& options_;
   const plugin::Catalogue& catalogue_;
   const std::function<void(std::shared_ptr<const Backends>)> publish_;
+  const uint64_t secret_ = runtime::EntropySeed();
   const size_t writer_;  // metric writer and fleet view index of the control thread
   EngineHeader engine_header_;
   runtime::ThreadPool lookups_;

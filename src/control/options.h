@@ -27,6 +27,7 @@ struct HostOptions {
   std::string pool_name = "default";
 
   uint64_t memory_budget_bytes = 0;  // 0: a quarter of the memory limit
+  uint64_t kv_index_bytes = 0;       // of an index of KV blocks; 0: prefix::KvIndex's default
   size_t workers = 0;                // 0: one per CPU
   base::Duration drain_timeout = std::chrono::seconds(30);
   base::Duration refresh_metrics_interval = std::chrono::milliseconds(50);

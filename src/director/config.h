@@ -30,6 +30,8 @@ struct LoadOptions {
   // Endpoints come from the command line: no file-discovery is needed and the built-in defaults
   // apply.
   bool endpoints_given = false;
+  uint64_t kv_index_bytes = 0;  // see plugin::PluginContext
+  uint64_t secret = 0;
 };
 
 // What a plugin declared while it was made: its attribute slots, the plugins it refers to, its

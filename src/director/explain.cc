@@ -8,6 +8,7 @@
 
 #include "base/strings.h"
 #include "director/session.h"
+#include "plugin/keys.h"
 
 namespace llmd::director {
 namespace {
@@ -135,6 +136,8 @@ void WriteRecord(const DecisionRecord& r, const Generation& generation,
   w.Field("body_bytes", r.body_bytes);
   w.Field("prompt_tokens_estimated", r.prompt_tokens_estimated);
   w.Field("total_blocks", r.total_blocks);
+  w.Field("match_source",
+          plugin::MatchSourceName(static_cast<plugin::MatchSource>(r.match_source)));
   if (r.prefix_hash != 0) w.Field("prefix_hash", std::string_view(Hex(r.prefix_hash)));
   w.Field("decision_us", static_cast<double>(r.decision_ns) / 1000);
   w.Field("fleet", r.fleet_count);

@@ -25,6 +25,14 @@ class GenerationBuilder::Context final : public plugin::PluginContext {
   const Node& parameters() const override { return spec_.entry.parameters; }
   config::ErrorList& errors() override { return builder_.errors_; }
   fleet::Fleet& fleet() override { return builder_.fleet_; }
+  std::string InstanceOf(std::string_view type) override {
+    for (const PluginEntry& entry : builder_.document_.plugins) {
+      if (entry.type == type) return entry.name;
+    }
+    return {};
+  }
+  uint64_t kv_index_bytes() const override { return builder_.options_.kv_index_bytes; }
+  uint64_t secret() const override { return builder_.options_.secret; }
   base::Result<fleet::CounterId> AddCounter() override {
     auto counter = builder_.fleet_.AddCounter();
     if (counter) bonds_.counters.push_back(*counter);

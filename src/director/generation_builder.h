@@ -96,9 +96,11 @@ class GenerationBuilder {
   void BuildParsers();
   void BuildSaturation();
   void BuildDataLayer();
+  void CheckNotified(const SourceEntry& entry);
   void BuildDiscovery();
   void InjectProducers();
   void OrderProducers();
+  std::string PrefixProducer() const;
   void Collect();
 
   PickerDocument document_;

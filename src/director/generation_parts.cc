@@ -208,6 +208,10 @@ void GenerationBuilder::BuildDataLayer() {
   for (const SourceEntry& entry : data.sources) {
     const Node at = entry.where.FindOrSelf("pluginRef");
     const Spec* spec = Use(entry.plugin_ref, at, "dataLayer.sources");
+    if (As<plugin::EndpointNotifier>(spec)) {
+      CheckNotified(entry);
+      continue;
+    }
     const auto* source = As<plugin::DataSource>(spec);
     if (spec && !source) ReportKind(*spec, at, "a data source");
     ScrapeStep step{.source = source, .extractors = {}, .extractor_plugins = {}};
@@ -228,6 +232,14 @@ void GenerationBuilder::BuildDataLayer() {
       step.extractor_plugins.push_back(e->index);
     }
     out_->scrapes_.push_back(std::move(step));
+  }
+}
+
+// Plugins that want to know the fleet's members are told whether they are listed there or not; a
+// document that lists them is one written for upstream.
+void GenerationBuilder::CheckNotified(const SourceEntry& entry) {
+  for (const PluginRef& reference : entry.extractors) {
+    Use(reference.plugin_ref, reference.where.FindOrSelf("pluginRef"), "extractors");
   }
 }
 
@@ -324,6 +336,19 @@ void GenerationBuilder::OrderProducers() {
   }
 }
 
+// Whose matches are shown and insisted on: of one that improves on another's, else of the default.
+std::string GenerationBuilder::PrefixProducer() const {
+  constexpr std::string_view kKey = plugin::PrefixCacheMatchInfo::kKey;
+  for (const auto& spec : specs_) {
+    const PluginBonds& bonds = *spec->loaded.bonds;
+    const bool reads = std::ranges::any_of(
+        bonds.consumed, [&](const PluginBonds::Consumed& c) { return c.key == kKey; });
+    const bool writes = std::ranges::find(bonds.produced, kKey) != bonds.produced.end();
+    if (reads && writes) return spec->entry.name;
+  }
+  return ResolveProducer(kKey, "");
+}
+
 void GenerationBuilder::Collect() {
   for (const auto& spec : specs_) {
     if (auto* hook = As<plugin::PreRequest>(spec.get())) {
@@ -349,10 +374,11 @@ void GenerationBuilder::Collect() {
     }
     return plugin::kNoSlot;
   };
-  out_->prefix_slot_ = {slot_of(plugin::PrefixCacheMatchInfo::kKey)};
-  const std::string prefix_producer = ResolveProducer(plugin::PrefixCacheMatchInfo::kKey, "");
+  const std::string prefix_producer = PrefixProducer();
   for (const LoadedPlugin& loaded : out_->plugins_) {
-    if (loaded.object->name() == prefix_producer) out_->prefix_producer_ = loaded.object.get();
+    if (loaded.object->name() != prefix_producer) continue;
+    out_->prefix_producer_ = loaded.object.get();
+    out_->prefix_slot_ = {SlotOf(plugin::PrefixCacheMatchInfo::kKey, prefix_producer)};
   }
   out_->tokens_slot_ = {slot_of(plugin::TokenizedPrompt::kKey)};
   out_->effective_yaml_ = config::ToYaml(PickerDocumentType().Write(document_));

@@ -52,6 +52,7 @@ struct DecisionRecord {
   uint8_t attempts = 0;
   uint16_t http_status = 0;
   uint8_t termination = 0;            // Termination
+  uint8_t match_source = 0;           // plugin::MatchSource: what matched_blocks are drawn from
   fleet::EndpointNumber endpoint = fleet::kNoEndpoint;  // that served
   uint32_t endpoint_generation = 0;
   uint32_t scorer_plugins[kRecordScorersMax] = {};

@@ -157,6 +157,7 @@ BodyPolicy Session::OnHead(const RequestHead& head, base::TimePoint now) {
   CopyCut(head.request_id, s.record.request_id, kRecordIdBytes);
   s.record.generation = s.generation().number();
   if (s.core.options.wall_clock_ns) s.record.received_unix_ns = s.core.options.wall_clock_ns();
+  c.received_unix_ns = s.record.received_unix_ns;
 
   const bool has_body = HasBody(head);
   s.api = s.generation().ApiFor(head.path);
@@ -186,6 +187,8 @@ bool Session::OnBody(std::string_view bytes, base::TimePoint now) {
   s.body_bytes += bytes.size();
   if (s.phase != Phase::kBody) return true;
   if (s.parser) {
+    s.body_parts.Push(*s.arena, bytes);
+    s.context.body_parts = s.body_parts.items();
     s.parser->Feed(bytes);
     return false;
   }

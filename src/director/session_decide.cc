@@ -298,6 +298,7 @@ void RecordDecision(SessionState& s) {
   const auto* prefix = s.context.attributes.Get(s.generation().prefix_slot());
   const auto* tokens = s.context.attributes.Get(s.generation().tokens_slot());
   r.total_blocks = prefix ? prefix->total_blocks : 0;
+  r.match_source = static_cast<uint8_t>(prefix ? prefix->source : plugin::MatchSource::kNone);
   const uint64_t estimate = tokens ? tokens->token_count : s.request.text_bytes / 4;
   r.prompt_tokens_estimated = static_cast<uint32_t>(std::min<uint64_t>(estimate, UINT32_MAX));
   r.prefix_hash = PrefixHash(s.request);

@@ -52,6 +52,7 @@ struct SessionState {
   std::optional<protocol::RequestParser> parser;
   std::optional<protocol::MultipartModelScanner> multipart;
   uint64_t body_bytes = 0;
+  protocol::ArenaList<std::string_view> body_parts;
   std::string_view rewrite_header;
   std::optional<Subset> subset;
   bool if_available = false;  // "prefer: if-available"

@@ -175,6 +175,8 @@ class View {
     return n < adapters_.size() ? adapters_[n].get() : nullptr;
   }
   base::TimePoint refreshed_at() const { return refreshed_at_; }
+  // Of the membership shown.
+  uint64_t version() const { return version_seen_; }
 
   // Adds `amount` (negative takes back) to this worker's column; visible here at once (in waiting
   // and running too), to other workers at their next refresh.

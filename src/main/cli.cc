@@ -101,6 +101,10 @@ void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
               "how often each endpoint's metrics are read, at least 50ms");
   AddBytes(app, "--max-body-bytes", &o->max_body_bytes, "larger request bodies get 413 [32Mi]");
   AddBytes(
+      app, "--kv-index-memory", &o->kv_index_bytes,
+      "memory of the index that precise-prefix-cache-producer keeps, 30 to 40 million blocks a "
+      "gigabyte [1Gi]");
+  AddBytes(
       app, "--memory-budget", &o->memory_budget_bytes,
       "for bodies held for a decision or a retry; over it 429 [a quarter of the memory limit]");
   app.add_option("--workers", o->workers, "worker threads; 0: one per CPU")->capture_default_str();

@@ -57,6 +57,10 @@ void AddServing(CLI::App& app, EppFlags* f) {
   AddDuration(app, "--drain-timeout", &o.drain_timeout,
               "how long SIGTERM waits for requests under way");
   app.add_option("--workers", o.workers, "worker threads; 0: one per CPU")->capture_default_str();
+  AddBytes(
+      app, "--kv-index-memory", &o.kv_index_bytes,
+      "memory of the index that precise-prefix-cache-producer keeps, 30 to 40 million blocks a "
+      "gigabyte [1Gi]");
   AddBytes(app, "--memory-budget", &o.memory_budget_bytes,
            "for request bodies held; over it 429 [a quarter of the memory limit]");
 }

@@ -1,6 +1,7 @@
 #include "main/plugins.h"
 
 #include "plugins/data_source/dcgm_data_source.h"
+#include "plugins/data_source/endpoint_notification_source.h"
 #include "plugins/data_source/metrics_data_source.h"
 #include "plugins/data_source/models_data_source.h"
 #include "plugins/discovery/file_discovery.h"
@@ -27,6 +28,7 @@
 #include "plugins/producer/approx_prefix_cache_producer.h"
 #include "plugins/producer/burst_prefix_cache_producer.h"
 #include "plugins/producer/inflight_load_producer.h"
+#include "plugins/producer/precise_prefix_cache_producer.h"
 #include "plugins/producer/session_id_producer.h"
 #include "plugins/producer/token_producer.h"
 #include "plugins/profile_handler/header_profile_handler.h"
@@ -43,6 +45,7 @@
 #include "plugins/scorer/kv_cache_utilization_scorer.h"
 #include "plugins/scorer/load_aware_scorer.h"
 #include "plugins/scorer/lora_affinity_scorer.h"
+#include "plugins/scorer/no_hit_lru_scorer.h"
 #include "plugins/scorer/prefix_cache_scorer.h"
 #include "plugins/scorer/queue_scorer.h"
 #include "plugins/scorer/running_requests_size_scorer.h"
@@ -71,13 +74,10 @@ constexpr std::string_view kNotBuilt[] = {
     "topology-affinity-filter",
     "disaggregatedset-rollout-screener",
     // scorers
-    "precise-prefix-cache-scorer",
-    "no-hit-lru-scorer",
     "mm-embeddings-cache-scorer",
     "latency-scorer",
     "topology-affinity-scorer",
     // data producers and other request hooks
-    "precise-prefix-cache-producer",
     "predicted-latency-producer",
     "mm-embeddings-cache-producer",
     "p2p-source-producer",
@@ -98,7 +98,6 @@ constexpr std::string_view kNotBuilt[] = {
     // data layer
     "topology-extractor",
     "k8s-notification-source",
-    "endpoint-notification-source",
     // several clusters
     "multicluster-file-discovery",
     "multicluster-metrics-data-source",
@@ -122,6 +121,7 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::ModelsDataExtractorType());
   catalogue.Add(plugins::DcgmDataSourceType());
   catalogue.Add(plugins::DcgmExtractorType());
+  catalogue.Add(plugins::EndpointNotificationSourceType());
   // How requests are read.
   catalogue.Add(plugins::OpenAiParserType());
   catalogue.Add(plugins::AnthropicParserType());
@@ -135,6 +135,7 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::TokenProducerType());
   catalogue.Add(plugins::TokenizerType());
   catalogue.Add(plugins::ApproxPrefixCacheProducerType());
+  catalogue.Add(plugins::PrecisePrefixCacheProducerType());
   catalogue.Add(plugins::BurstPrefixCacheProducerType());
   catalogue.Add(plugins::InFlightLoadProducerType());
   catalogue.Add(plugins::SessionIdProducerType());
@@ -155,6 +156,8 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::QueueScorerType());
   catalogue.Add(plugins::KvCacheUtilizationScorerType());
   catalogue.Add(plugins::PrefixCacheScorerType());
+  catalogue.Add(plugins::PrecisePrefixCacheScorerType());
+  catalogue.Add(plugins::NoHitLruScorerType());
   catalogue.Add(plugins::RunningRequestsSizeScorerType());
   catalogue.Add(plugins::ActiveRequestScorerType());
   catalogue.Add(plugins::LoadAwareScorerType());

@@ -70,6 +70,12 @@ class PluginContext {
   // A counter column of its own for as long as the plugin lives (a reload may take it over).
   virtual base::Result<fleet::CounterId> AddCounter() = 0;
   virtual fleet::Fleet& fleet() = 0;
+  // Name of the document's first plugin of that type, "" when there is none.
+  virtual std::string InstanceOf(std::string_view type) { return {}; }
+  // What the operator grants an index of KV blocks (--kv-index-memory); 0: its default.
+  virtual uint64_t kv_index_bytes() const { return 0; }
+  // The process' secret: for hashes that clients must not be able to collide.
+  virtual uint64_t secret() const { return 0; }
   // Declares that this plugin (an extractor) reports numbers of endpoints under that key.
   virtual base::Result<EndpointAttribute> ProducesEndpointAttribute(std::string_view key) = 0;
   // The column of `key` of that producer ("" = whoever reports it). NaN as long as nobody does.

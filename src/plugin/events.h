@@ -2,7 +2,7 @@
 // It says which publishers to listen to and is handed their frames; control/kv_events.h does the
 // connecting.
 //
-// Threads: every call comes on one ingest thread, except subscription(), which any thread may call.
+// Threads: every call comes on one ingest thread, except subscription() and DumpPublishers().
 // The consumer outlives the last call.
 // Order: OnMembers first; OnConnection(up) before the messages of a connection. After a publisher
 // left the list of OnMembers nothing more is told of it.
@@ -79,6 +79,8 @@ class EventConsumer {
                                                  base::TimePoint now) = 0;
   // About every 100 ms, and after OnMembers. Until it has nothing to ask for.
   virtual std::optional<EventReplay> OnTick(base::TimePoint now) = 0;
+  // A JSON array, one object per publisher, for people; any thread.
+  virtual std::string DumpPublishers() const = 0;
 };
 
 }  // namespace llmd::plugin

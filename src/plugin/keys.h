@@ -7,7 +7,26 @@
 #include <span>
 #include <string_view>
 
+#include "protocol/pieces.h"
+
 namespace llmd::plugin {
+
+// What a prefix match is drawn from.
+enum class MatchSource : uint8_t {
+  kNone,         // nothing is known
+  kApproximate,  // what was sent where
+  kPrecise,      // what the model servers said of their caches
+  kMixed,        // of some endpoints the one, of some the other
+};
+constexpr std::string_view MatchSourceName(MatchSource source) {
+  switch (source) {
+    case MatchSource::kNone: return "none";
+    case MatchSource::kApproximate: return "approximate";
+    case MatchSource::kPrecise: return "precise";
+    case MatchSource::kMixed: return "mixed";
+  }
+  return "";
+}
 
 // How much of the prompt each endpoint's prefix cache holds. Upstream: PrefixCacheMatchInfo.
 struct PrefixCacheMatchInfo {
@@ -15,9 +34,12 @@ struct PrefixCacheMatchInfo {
   std::span<const uint32_t> matched_blocks;  // by EndpointNumber; contiguous from the start
   uint32_t total_blocks = 0;                 // of the prompt, a last partial block included
   uint32_t block_tokens = 0;                 // tokens per block
+  // The same with blocks in slower tiers counting less; empty: all count in full.
+  std::span<const float> weighted_blocks;
+  MatchSource source = MatchSource::kApproximate;
 };
 
-// Size of the prompt. Upstream: TokenizedPrompt (whose ids the KV-cache issue adds).
+// The prompt in tokens. Upstream: TokenizedPrompt (the cache salt is the request's).
 struct TokenizedPrompt {
   static constexpr std::string_view kKey = "TokenizedPrompt";
   uint64_t token_count = 0;
@@ -25,6 +47,13 @@ struct TokenizedPrompt {
   // Placeholder tokens of each media value of the prompt (image, audio, video, file), in document
   // order; part of token_count.
   std::span<const uint32_t> media_tokens;
+  // The model's own token ids, per prompt of the request; empty where they are not known.
+  struct Prompt {
+    std::span<const uint32_t> ids;
+    // Stretches of ids that stand for other content, by offset.
+    std::span<const protocol::MediaFeature> media;
+  };
+  std::span<const Prompt> prompts;
 };
 
 // What is in flight to each endpoint by this process. Upstream: InFlightLoad. The arrays are the

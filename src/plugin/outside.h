@@ -45,6 +45,8 @@ class OutsideTask {
   // Of an ended task. An error: it could not be done, and no result may be read.
   const base::Status& status() const { return status_; }
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
+  // The same, for work that looks at it now and then.
+  const std::atomic<bool>& cancel_flag() const { return cancelled_; }
   // Nobody wants the result any more.
   void Cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 

@@ -155,11 +155,11 @@ class DataProducer {
   virtual ~DataProducer() = default;
   // Leaves its attributes for this request. A failure is counted and the slot stays missing.
   //
-  // One that cannot answer yet sets request.wait_until to a later time and returns OK; it leaves no
-  // attribute then. It is called again, with the candidates that are still members, at that time or
-  // when the door is told that something happened, which may be earlier; it may wait again. What it
-  // must remember between the calls lies in the request's arena (an attribute of its own) or in
-  // state of its own, which Abandon releases.
+  // One that cannot answer yet sets request.wait_until to a later time and returns OK; what it
+  // leaves then is what counts if its time runs out. It is called again, with the candidates that
+  // are still members, at that time or when the door is told that something happened, which may be
+  // earlier; it may wait again. What it must remember between the calls lies in the request's arena
+  // (an attribute of its own) or in state of its own, which Abandon releases.
   virtual base::Status Produce(RequestContext& request,
                                std::span<const EndpointNumber> candidates) = 0;
   // From its first call on; then the request goes on without it.
@@ -310,6 +310,12 @@ struct FetchSpec {
   bool verify_server = false;
   std::string ca_file, client_cert_file, client_key_file;
   base::Duration interval = std::chrono::milliseconds(50);
+};
+
+// Upstream's way of telling plugins who the fleet's members are; here they are told anyway.
+class EndpointNotifier {
+ public:
+  virtual ~EndpointNotifier() = default;
 };
 
 class DataSource {

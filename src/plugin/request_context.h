@@ -57,6 +57,8 @@ struct RequestContext {
   std::string_view path;  // without query
   std::span<const Header> headers;
   const protocol::Request* body = nullptr;  // never nullptr once parsed
+  // The body's bytes as they came, where a parser reads it; until the request is forwarded.
+  std::span<const std::string_view> body_parts;
   std::string_view incoming_model;          // may be empty (opaque bodies)
   std::string_view target_model;            // after a rewrite; equal to incoming_model without one
   // Empty while header processors run when the client named none; never after.
@@ -64,6 +66,7 @@ struct RequestContext {
   std::string_view objective;  // name of the InferenceObjective that the client asked for, or ""
   int32_t priority = 0;        // of that objective; 0 without one
   base::TimePoint received_at;
+  int64_t received_unix_ns = 0;  // 0: the door has no wall clock
   base::TimePoint now;  // of the event being handled
   base::Random random{0};
   base::Arena* arena = nullptr;

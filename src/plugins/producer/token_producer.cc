@@ -1,335 +1,226 @@
 #include "plugins/producer/token_producer.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/strings.h"
 #include "plugin/keys.h"
 #include "plugins/factory.h"
-#include "plugins/producer/image_size.h"
+#include "plugins/producer/local_backend.h"
 #include "plugins/producer/prompt.h"
+#include "plugins/producer/render_backend.h"
+#include "plugins/producer/token_estimate.h"
 
 namespace llmd::plugins {
 namespace {
 
-constexpr std::string_view kVideoFpsHeader = "x-llm-d-video-fps";
-constexpr std::string_view kVideoDurationHeader = "x-llm-d-video-duration-seconds";
-constexpr std::string_view kVideoResolutionHeader = "x-llm-d-video-resolution";
-
-enum class CountMode { kDynamic, kStatic };
-enum class FrameMode { kSampled, kStrided };
-
-struct Resolution {
-  int64_t width = 640;
-  int64_t height = 360;
+struct Vllm {
+  std::string url = "http://localhost:8000";
+  base::Duration timeout = std::chrono::seconds(5);
+  base::Duration mm_timeout = std::chrono::seconds(30);
 };
-// Fixed, or pixels over a factor: for images and for the frames of a video.
-struct PixelCount {
-  CountMode mode = CountMode::kDynamic;
-  int64_t fixed = 1;
-  int64_t factor = 1024;
-
-  double Tokens(double width, double height) const {
-    return mode == CountMode::kStatic ? static_cast<double>(fixed)
-                                      : std::floor(width * height / static_cast<double>(factor));
-  }
-};
-
-struct StaticImage {
-  int64_t static_token = 1;
-};
-struct StaticFrame {
-  int64_t num_tokens_per_frame = 1;
-};
-struct Dynamic {
-  int64_t factor = 1024;
-};
-struct Image {
-  CountMode mode = CountMode::kDynamic;
-  Resolution resolution;
-  StaticImage fixed;
-  Dynamic dynamic;
-};
-struct TokensPerFrame {
-  CountMode mode = CountMode::kDynamic;
-  StaticFrame fixed;
-  Dynamic dynamic;
-};
-struct Sampled {
-  double sample_fps = 2;
-  int64_t temporal_patch_size = 0;
-};
-struct Strided {
-  double source_fps = 24;
-  int64_t frame_stride = 1;
-};
-struct Frames {
-  FrameMode mode = FrameMode::kSampled;
-  int64_t min_frames = 0;
-  int64_t max_frames = 0;
-  Sampled sampled;
-  Strided strided;
-};
-struct Video {
-  Resolution resolution;
-  double duration_seconds = 10;
-  TokensPerFrame tokens_per_frame;
-  Frames frames;
-  int64_t max_tokens = 0;
-};
-struct Estimate {
-  Image image;
-  Video video;
+struct Local {
+  std::string path;
+  int64_t cache_size = 64 << 20;
+  base::Duration timeout = std::chrono::milliseconds(400);
 };
 struct Parameters {
   std::string model_name;
-  std::optional<Estimate> estimate;
-  config::Node vllm;
+  std::optional<EstimateParameters> estimate;
+  std::optional<Vllm> vllm;
+  std::optional<Local> local;
   config::Node uds;
 };
 
-config::TypePtr<Resolution> ResolutionType() {
-  static const auto type =
-      config::Object<Resolution>("Resolution")
-          .Field("width", "Pixels.", &Resolution::width, config::Int<int64_t>(1, 1 << 20))
-          .Field("height", "Pixels.", &Resolution::height, config::Int<int64_t>(1, 1 << 20))
-          .Build();
-  return type;
-}
-config::TypePtr<CountMode> CountModeType() {
-  return config::Enum<CountMode>(
-      {{"dynamic", CountMode::kDynamic}, {"static", CountMode::kStatic}});
-}
-config::TypePtr<int64_t> Count(int64_t min = 0) { return config::Int<int64_t>(min, 1 << 30); }
-
-config::TypePtr<Dynamic> DynamicType() {
-  static const auto type = config::Object<Dynamic>("Dynamic")
-                               .Field("factor", "Pixels per token.", &Dynamic::factor, Count(1))
-                               .Build();
-  return type;
-}
-
-config::TypePtr<Image> ImageType() {
-  static const auto fixed =
-      config::Object<StaticImage>("StaticImage")
-          .Field("staticToken", "Tokens of every image.", &StaticImage::static_token, Count(1))
-          .Build();
-  static const auto type =
-      config::Object<Image>("ImageEstimate")
-          .Field("mode", "By pixels or a fixed number.", &Image::mode, CountModeType())
-          .Field("defaultResolution", "Of images whose size cannot be read.", &Image::resolution,
-                 ResolutionType())
-          .Field("static", "For mode static.", &Image::fixed, config::TypePtr<StaticImage>(fixed))
-          .Field("dynamic", "For mode dynamic.", &Image::dynamic, DynamicType())
-          .Build();
-  return type;
-}
-
-config::TypePtr<Frames> FramesType() {
-  static const auto sampled = config::Object<Sampled>("SampledFrames")
-                                  .Field("sampleFPS", "Frames that the model looks at per second.",
-                                         &Sampled::sample_fps, config::Double(1e-3, 1e3))
-                                  .Field("temporalPatchSize", "Frames that become one.",
-                                         &Sampled::temporal_patch_size, Count())
-                                  .Build();
-  static const auto strided =
-      config::Object<Strided>("StridedFrames")
-          .Field("defaultSourceFPS", "Frames per second of the video.", &Strided::source_fps,
-                 config::Double(1e-3, 1e4))
-          .Field("frameStride", "Of so many frames one is kept.", &Strided::frame_stride, Count(1))
-          .Build();
-  static const auto type =
-      config::Object<Frames>("Frames")
-          .Field("mode", "How frames are chosen.", &Frames::mode,
-                 config::Enum<FrameMode>(
-                     {{"sampled", FrameMode::kSampled}, {"strided", FrameMode::kStrided}}))
-          .Field("minFrames", "At least so many.", &Frames::min_frames, Count())
-          .Field("maxFrames", "At most so many, 0 for any number.", &Frames::max_frames, Count())
-          .Field("sampled", "For mode sampled.", &Frames::sampled,
-                 config::TypePtr<Sampled>(sampled))
-          .Field("strided", "For mode strided.", &Frames::strided,
-                 config::TypePtr<Strided>(strided))
-          .Build();
-  return type;
-}
-
-config::TypePtr<Video> VideoType() {
-  static const auto fixed = config::Object<StaticFrame>("StaticFrame")
-                                .Field("numTokensPerFrame", "Tokens of every frame.",
-                                       &StaticFrame::num_tokens_per_frame, Count(1))
-                                .Build();
-  static const auto per_frame =
-      config::Object<TokensPerFrame>("TokensPerFrame")
-          .Field("mode", "By pixels or a fixed number.", &TokensPerFrame::mode, CountModeType())
-          .Field("static", "For mode static.", &TokensPerFrame::fixed,
-                 config::TypePtr<StaticFrame>(fixed))
-          .Field("dynamic", "For mode dynamic.", &TokensPerFrame::dynamic, DynamicType())
-          .Build();
-  static const auto type =
-      config::Object<Video>("VideoEstimate")
-          .Field("defaultResolution", "Of videos without the header.", &Video::resolution,
-                 ResolutionType())
-          .Field("defaultDuration", "Seconds, of videos without the header.",
-                 &Video::duration_seconds, config::Double(1e-3, 1e6))
-          .Field("tokensPerFrame", "Tokens of one frame.", &Video::tokens_per_frame,
-                 config::TypePtr<TokensPerFrame>(per_frame))
-          .Field("frames", "Frames of a video.", &Video::frames, FramesType())
-          .Field("maxVideoTokens", "At most so many per video, 0 for any number.",
-                 &Video::max_tokens, Count())
-          .Build();
-  return type;
-}
-
 const config::ObjectType<Parameters>& ParametersType() {
-  static const auto estimate =
-      config::Object<Estimate>("Estimate")
-          .Field("image", "Tokens of images.", &Estimate::image, ImageType())
-          .Field("video", "Tokens of videos.", &Estimate::video, VideoType())
+  constexpr auto kTimeoutMin = std::chrono::milliseconds(1);
+  static const auto vllm =
+      config::Object<Vllm>("VllmConfig")
+          .Field("url", "Render server.", &Vllm::url)
+          .Field("timeout", "How long a prompt of text is waited for.", &Vllm::timeout,
+                 config::GoDuration(kTimeoutMin))
+          .Field("mmTimeout", "How long one with images and the like is waited for.",
+                 &Vllm::mm_timeout, config::GoDuration(kTimeoutMin))
+          .Build();
+  static const auto local =
+      config::Object<Local>("LocalTokenizer")
+          .Field("path", "Directory with tokenizer.json.", &Local::path, config::String(1),
+                 config::Presence::kRequired)
+          .Field("cacheSize", "Memory for text that was tokenised before.", &Local::cache_size,
+                 config::Quantity(0, /*bytes=*/true))
+          .Field("timeout", "How long a prompt is waited for.", &Local::timeout,
+                 config::GoDuration(kTimeoutMin))
           .Build();
   static const auto type =
       config::Object<Parameters>("TokenProducerParameters")
-          .Field("modelName", "Model whose tokenizer counts; selects the vllm back end.",
+          .Field("modelName", "Model whose tokenizer counts; alone it selects the vllm back end.",
                  &Parameters::model_name)
           .Field("estimate", "Count without a tokenizer, four bytes per token.",
-                 &Parameters::estimate, config::Optional<Estimate>(estimate))
-          .Field("vllm", "Count with a vLLM render server. Not built yet.", &Parameters::vllm,
-                 config::Raw())
-          .Field("udsTokenizerConfig", "Count with a tokenizer sidecar. Not built yet.",
+                 &Parameters::estimate,
+                 config::Optional<EstimateParameters>(EstimateParametersType()))
+          .Field("vllm", "Tokenise with a vLLM render server.", &Parameters::vllm,
+                 config::Optional<Vllm>(vllm))
+          .Field("local", "Tokenise in this process.", &Parameters::local,
+                 config::Optional<Local>(local))
+          .Field("udsTokenizerConfig", "Tokenise with a tokenizer sidecar. Not built yet.",
                  &Parameters::uds, config::Raw())
           .Build();
   return *type;
 }
 
-// Bounded below by one and above by kMediaTokensMax; NaN counts as one.
-uint32_t Bounded(double tokens) {
-  if (!(tokens >= 1)) return 1;
-  return static_cast<uint32_t>(std::min<double>(tokens, kMediaTokensMax));
+std::unique_ptr<TokenBackend> MakeBackend(const Parameters& parameters,
+                                          plugin::PluginContext& context) {
+  const config::Node& node = context.parameters();
+  const auto refuse = [&](std::string_view field, std::string_view why) {
+    context.errors().Add(node.FindOrSelf(field), std::string(why));
+  };
+  const bool uds = !parameters.uds.is_null();
+  const bool vllm =
+      parameters.vllm || (!parameters.model_name.empty() && !parameters.local && !uds);
+  const int given = (parameters.estimate ? 1 : 0) + (uds ? 1 : 0) + (vllm ? 1 : 0) +
+                    (parameters.local ? 1 : 0);
+  if (given > 1) {
+    refuse(parameters.estimate ? "estimate" : "vllm",
+           "only one of estimate, vllm, local and udsTokenizerConfig may be set; a model selects "
+           "vllm");
+    return nullptr;
+  }
+  if (uds) {
+    context.errors().Add(parameters.uds,
+                         "the tokenizer sidecar is not built yet, use vllm or local");
+    return nullptr;
+  }
+  if (parameters.local) {
+    return std::make_unique<LocalBackend>(
+        LocalOptions{.path = parameters.local->path,
+                     .cache_bytes = static_cast<size_t>(parameters.local->cache_size),
+                     .model = parameters.model_name,
+                     .timeout = parameters.local->timeout,
+                     .seed = context.secret()},
+        context.fleet());
+  }
+  if (!vllm) return nullptr;
+  if (parameters.model_name.empty()) {
+    refuse("modelName", "modelName must be specified for the vllm back end");
+    return nullptr;
+  }
+  const Vllm server = parameters.vllm.value_or(Vllm());
+  auto backend = RenderBackend::Create({.url = server.url,
+                                        .timeout = server.timeout,
+                                        .mm_timeout = server.mm_timeout,
+                                        .model = parameters.model_name});
+  if (backend) return std::move(*backend);
+  refuse("vllm", backend.error().message());
+  return nullptr;
 }
 
-std::optional<double> PositiveHeader(const plugin::RequestContext& request, std::string_view name) {
-  const auto text = request.FindHeader(name);
-  const auto value = text ? base::ParseDouble(base::Trim(*text)) : std::nullopt;
-  if (!value || !(*value > 0) || !std::isfinite(*value)) return std::nullopt;
-  return value;
-}
-
-// "WIDTHxHEIGHT".
-std::optional<Resolution> ResolutionHeader(const plugin::RequestContext& request) {
-  const auto text = request.FindHeader(kVideoResolutionHeader);
-  if (!text) return std::nullopt;
-  const size_t x = text->find_first_of("xX");
-  if (x == std::string_view::npos) return std::nullopt;
-  const auto width = base::ParseInt(base::Trim(text->substr(0, x)));
-  const auto height = base::ParseInt(base::Trim(text->substr(x + 1)));
-  if (!width || !height || *width <= 0 || *height <= 0) return std::nullopt;
-  return Resolution{*width, *height};
-}
-
-class TokenProducer final : public plugin::Plugin, public plugin::DataProducer {
+class TokenProducer final : public plugin::Plugin,
+                            public plugin::DataProducer,
+                            public plugin::ErrandRunner {
  public:
   TokenProducer(const Parameters& parameters, plugin::PluginContext& context)
       : slot_(context.Produces<plugin::TokenizedPrompt>()),
-        estimate_(parameters.estimate.value_or(Estimate())),
-        image_{.mode = estimate_.image.mode,
-               .fixed = estimate_.image.fixed.static_token,
-               .factor = estimate_.image.dynamic.factor},
-        frame_{.mode = estimate_.video.tokens_per_frame.mode,
-               .fixed = estimate_.video.tokens_per_frame.fixed.num_tokens_per_frame,
-               .factor = estimate_.video.tokens_per_frame.dynamic.factor} {
-    const config::Node& node = context.parameters();
-    if (!parameters.vllm.is_null()) {
-      context.errors().Add(parameters.vllm, "the vllm back end is not built yet, use estimate");
-    }
-    if (!parameters.uds.is_null()) {
-      context.errors().Add(parameters.uds, "the tokenizer sidecar is not built yet, use estimate");
-    }
-    if (!parameters.model_name.empty() && parameters.vllm.is_null() && parameters.uds.is_null()) {
-      context.errors().Add(node.FindOrSelf("modelName"),
-                           parameters.estimate
-                               ? "the estimate back end takes no model"
-                               : "a model selects the vllm back end, which is not built yet");
-    }
-  }
+        estimate_(parameters.estimate.value_or(EstimateParameters())),
+        backend_(MakeBackend(parameters, context)) {}
 
   base::Status Produce(plugin::RequestContext& request,
                        std::span<const plugin::EndpointNumber>) override {
+    if (request.asked) return Continue(request);
     if (!request.body || request.body->pieces.empty()) return base::OkStatus();
-    const std::span<uint32_t> media = request.arena->NewSpan<uint32_t>(request.body->media_count);
-    if (!media.empty()) {
-      ForEachValue(*request.body, [&](const PromptValue& value) {
-        if (protocol::IsMedia(value.kind) && value.media_index < media.size()) {
-          media[value.media_index] = MediaTokens(request, value);
-        }
-      });
-    }
     auto* prompt = request.arena->New<plugin::TokenizedPrompt>();
-    prompt->token_count = CountTokens(*request.body, media);
-    prompt->media_tokens = media;
-    request.attributes.Set(slot_, prompt);
+    estimate_.Count(request, prompt);
+    const bool given = TakeGivenIds(request, prompt);
+    request.attributes.Set(slot_, static_cast<const plugin::TokenizedPrompt*>(prompt));
+    if (given || !backend_) return base::OkStatus();
+    request.asked = backend_->Ask(request);
+    if (request.asked) request.wait_until = request.now + backend_->wait_max();
     return base::OkStatus();
+  }
+  base::Duration wait_max() const override {
+    return backend_ ? backend_->wait_max() : plugin::kProduceWaitMax;
+  }
+  std::string DumpState() const override { return backend_ ? backend_->Describe() : ""; }
+  std::shared_ptr<plugin::OutsideTask> NextErrand(base::TimePoint now) override {
+    return backend_ ? backend_->NextErrand(now) : nullptr;
+  }
+  void OnErrandEnd(plugin::OutsideTask& task, base::TimePoint now) override {
+    backend_->OnErrandEnd(task, now);
   }
 
  private:
-  uint32_t MediaTokens(const plugin::RequestContext& request, const PromptValue& value) const {
-    switch (value.kind) {
-      case protocol::PieceKind::kImage:
-        return Bounded(ImageTokens(value));
-      case protocol::PieceKind::kVideo:
-        return Bounded(VideoTokens(request));
-      case protocol::PieceKind::kAudio:
-        return Bounded(std::ceil(static_cast<double>(value.bytes()) / prefix::kBytesPerToken));
-      default:
-        return 1;
+  // The estimate that stands there already counts until the ids have come.
+  base::Status Continue(plugin::RequestContext& request) {
+    if (!request.asked->ended()) {
+      request.wait_until = request.now + backend_->wait_max();
+      return base::OkStatus();
     }
-  }
-  double ImageTokens(const PromptValue& value) const {
-    std::optional<ImageSize> size;
-    if (image_.mode == CountMode::kDynamic) size = ImageSizeOf(value.pieces);
-    const Resolution& standard = estimate_.image.resolution;
-    return size ? image_.Tokens(size->width, size->height)
-                : image_.Tokens(static_cast<double>(standard.width),
-                                static_cast<double>(standard.height));
-  }
-  double VideoTokens(const plugin::RequestContext& request) const {
-    const Video& video = estimate_.video;
-    const Resolution size = ResolutionHeader(request).value_or(video.resolution);
-    const double per_frame = std::max(
-        1.0, frame_.Tokens(static_cast<double>(size.width), static_cast<double>(size.height)));
-    const double tokens = FrameCount(request) * per_frame;
-    return video.max_tokens > 0 ? std::min(tokens, static_cast<double>(video.max_tokens)) : tokens;
-  }
-  double FrameCount(const plugin::RequestContext& request) const {
-    const Frames& frames = estimate_.video.frames;
-    const double duration =
-        PositiveHeader(request, kVideoDurationHeader).value_or(estimate_.video.duration_seconds);
-    const bool strided = frames.mode == FrameMode::kStrided;
-    double n;
-    if (strided) {
-      const double fps =
-          PositiveHeader(request, kVideoFpsHeader).value_or(frames.strided.source_fps);
-      n = std::floor(std::floor(duration * fps) / static_cast<double>(frames.strided.frame_stride));
-    } else {
-      n = std::floor(duration * frames.sampled.sample_fps);
+    const std::shared_ptr<plugin::OutsideTask> task = std::move(request.asked);
+    LLMD_ASSIGN_OR_RETURN(const std::vector<TokenPrompt> prompts,
+                          backend_->Read(*task, request.now));
+    const plugin::TokenizedPrompt* estimated = request.attributes.Get(slot_);
+    base::Arena& arena = *request.arena;
+    auto* prompt = arena.New<plugin::TokenizedPrompt>(*estimated);
+    const auto out = arena.NewSpan<plugin::TokenizedPrompt::Prompt>(prompts.size());
+    prompt->token_count = 0;
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      out[i] = CopyOf(prompts[i], arena);
+      prompt->token_count += prompts[i].ids.size();
     }
-    if (frames.min_frames > 0) n = std::max(n, static_cast<double>(frames.min_frames));
-    if (frames.max_frames > 0) n = std::min(n, static_cast<double>(frames.max_frames));
-    if (!strided && frames.sampled.temporal_patch_size > 1) {
-      n = std::floor(n / static_cast<double>(frames.sampled.temporal_patch_size));
+    prompt->estimated = false;
+    prompt->prompts = out;
+    request.attributes.Set(slot_, static_cast<const plugin::TokenizedPrompt*>(prompt));
+    return base::OkStatus();
+  }
+
+  static plugin::TokenizedPrompt::Prompt CopyOf(const TokenPrompt& prompt, base::Arena& arena) {
+    const auto ids = arena.NewSpan<uint32_t>(prompt.ids.size());
+    std::ranges::copy(prompt.ids, ids.begin());
+    const auto media = arena.NewSpan<protocol::MediaFeature>(prompt.features.size());
+    for (size_t i = 0; i < media.size(); ++i) {
+      const TokenPrompt::Feature& f = prompt.features[i];
+      media[i] = {.modality = f.modality,
+                  .offset = f.offset,
+                  .length = f.length,
+                  .hash = arena.Copy(f.hash)};
     }
-    return n;
+    return {.ids = ids, .media = media};
+  }
+
+  // Of prompts that the client gave as ids. Of a batch with text among them nothing is taken.
+  static bool TakeGivenIds(const plugin::RequestContext& request,
+                           plugin::TokenizedPrompt* prompt) {
+    const protocol::Request& body = *request.body;
+    if (body.token_count == 0 || body.pieces_dropped > 0) return false;
+    base::Arena& arena = *request.arena;
+    const auto out = arena.NewSpan<plugin::TokenizedPrompt::Prompt>(body.prompt_count);
+    bool only_ids = true;
+    ForEachValue(body, [&](const PromptValue& value) {
+      only_ids &= value.kind == protocol::PieceKind::kTokenIds && value.prompt < out.size();
+      if (!only_ids) return;
+      const auto ids = arena.NewSpan<uint32_t>(value.pieces.back().token_count);
+      size_t n = 0;
+      protocol::ForEachTokenId(body.encoding, value.pieces, [&](uint32_t id) {
+        if (n < ids.size()) ids[n++] = id;
+      });
+      out[value.prompt] = {.ids = ids.first(n), .media = {}};
+    });
+    if (!only_ids || out.empty()) return false;
+    if (out.size() == 1) out[0].media = body.media_features;
+    prompt->prompts = out;
+    prompt->estimated = false;
+    return true;
   }
 
   const plugin::Slot<plugin::TokenizedPrompt> slot_;
-  const Estimate estimate_;
-  const PixelCount image_;
-  const PixelCount frame_;
+  const TokenEstimate estimate_;
+  const std::unique_ptr<TokenBackend> backend_;  // nullptr: estimated
 };
 
 }  // namespace
 
 plugin::PluginType TokenProducerType() {
   plugin::PluginType type = MakeType<TokenProducer>(
-      "token-producer", "Counts the tokens of the prompt, four bytes each.", ParametersType);
+      "token-producer", "Tells the tokens of the prompt, or estimates them at four bytes each.",
+      ParametersType);
   type.default_producer_of = plugin::TokenizedPrompt::kKey;
   return type;
 }

@@ -7,6 +7,35 @@
 #include "plugins/scorer/column.h"
 
 namespace llmd::plugins {
+
+void PrefixMatchScore::operator()(const plugin::PrefixCacheMatchInfo* match,
+                                  std::span<const plugin::EndpointNumber> candidates,
+                                  std::span<double> scores) const {
+  if (!match || match->total_blocks == 0) {
+    std::fill(scores.begin(), scores.end(), 0.0);
+    return;
+  }
+  const double ratio_weight = (1.0 - length_weight) / match->total_blocks;
+  const double length_scale = match->block_tokens / scale_tokens;
+  const auto score = [&](double blocks) {
+    const double length = std::min(1.0, blocks * length_scale);
+    return length_weight * length * length + ratio_weight * blocks;
+  };
+  const auto score_column = [&](auto blocks) {
+    if (candidates.back() < blocks.size()) {
+      return ScoreColumn(blocks.data(), candidates, scores, score);
+    }
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      scores[i] = score(candidates[i] < blocks.size() ? blocks[candidates[i]] : 0);
+    }
+  };
+  if (match->weighted_blocks.empty()) {
+    score_column(match->matched_blocks);
+  } else {
+    score_column(match->weighted_blocks);
+  }
+}
+
 namespace {
 
 struct Parameters {
@@ -33,36 +62,18 @@ class PrefixCacheScorer final : public plugin::Plugin, public plugin::Scorer {
  public:
   PrefixCacheScorer(const Parameters& parameters, plugin::PluginContext& context)
       : match_(context.Consumes<plugin::PrefixCacheMatchInfo>(parameters.producer)),
-        weight_(parameters.match_length_weight),
-        scale_tokens_(static_cast<double>(parameters.match_length_scale_tokens)) {}
+        score_{.length_weight = parameters.match_length_weight,
+               .scale_tokens = static_cast<double>(parameters.match_length_scale_tokens)} {}
   plugin::ScorerCategory category() const override { return plugin::ScorerCategory::kAffinity; }
   void Score(const plugin::RequestContext& request,
              std::span<const plugin::EndpointNumber> candidates,
              std::span<double> scores) const override {
-    const plugin::PrefixCacheMatchInfo* match = request.attributes.Get(match_);
-    if (!match || match->total_blocks == 0) {
-      std::fill(scores.begin(), scores.end(), 0.0);
-      return;
-    }
-    const double ratio_weight = (1.0 - weight_) / match->total_blocks;
-    const double length_scale = match->block_tokens / scale_tokens_;
-    const auto score = [&](double blocks) {
-      const double length = std::min(1.0, blocks * length_scale);
-      return weight_ * length * length + ratio_weight * blocks;
-    };
-    const std::span<const uint32_t> matched = match->matched_blocks;
-    if (candidates.back() < matched.size()) {
-      return ScoreColumn(matched.data(), candidates, scores, score);
-    }
-    for (size_t i = 0; i < candidates.size(); ++i) {
-      scores[i] = score(candidates[i] < matched.size() ? matched[candidates[i]] : 0);
-    }
+    score_(request.attributes.Get(match_), candidates, scores);
   }
 
  private:
   const plugin::Slot<plugin::PrefixCacheMatchInfo> match_;
-  const double weight_;
-  const double scale_tokens_;
+  const PrefixMatchScore score_;
 };
 
 }  // namespace

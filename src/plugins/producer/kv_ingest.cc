@@ -1,0 +1,189 @@
+#include "plugins/producer/kv_ingest.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/strings.h"
+
+namespace llmd::plugins {
+namespace {
+
+plugin::EventSubscription SubscriptionOf(const PreciseParameters::Events& p) {
+  plugin::EventSubscription subscription{
+      .bind = p.zmq_endpoint,
+      .allowed_addresses = p.allowed_addresses,
+      .curve_secret_key_file = p.curve_secret_key_file,
+      .curve_client_key_files = p.curve_client_key_files,
+      .curve_server_key_file = p.curve_server_key_file};
+  if (!p.topic_filter.empty()) subscription.topics.push_back(p.topic_filter);
+  return subscription;
+}
+
+prefix::KvMessage MessageOf(const plugin::EventMessage& m) {
+  return {.topic = m.topic, .sequence = m.sequence, .payload = m.payload};
+}
+
+// The label's port, else `first` plus the rank; 0: none.
+uint16_t PortOf(const fleet::EndpointSpec& spec, std::string_view label, uint16_t first,
+                uint32_t rank) {
+  if (const std::string* text = spec.Label(label)) {
+    const auto port = base::ParseInt(*text);
+    return port && *port > 0 && *port <= 65535 ? static_cast<uint16_t>(*port) : 0;
+  }
+  return first == 0 || first + rank > 65535 ? 0 : static_cast<uint16_t>(first + rank);
+}
+
+std::string AddressOf(const fleet::EndpointSpec& spec, uint16_t port) {
+  if (port == 0) return {};
+  return base::Concat("tcp://", fleet::JoinHostPort(spec.address, port));
+}
+
+}  // namespace
+
+KvIngest::KvIngest(const PreciseParameters::Events& parameters, const PreciseOptions& options)
+    : parameters_(parameters),
+      subscription_(SubscriptionOf(parameters)),
+      connects_(parameters.zmq_endpoint.empty() && parameters.discover_pods),
+      index_(options.index),
+      feed_(options.feed, &index_) {}
+
+std::optional<plugin::EventReplay> KvIngest::ReplayOf(const prefix::KvAction& action) {
+  if (action.type != prefix::KvAction::Type::kReplay) return std::nullopt;
+  return plugin::EventReplay{
+      .publisher = action.publisher, .replay = action.replay, .from = action.from};
+}
+
+std::vector<plugin::EventPublisher> KvIngest::OnMembers(const fleet::Members& members,
+                                                        base::TimePoint now) {
+  std::set<std::string> addresses;
+  std::map<std::string_view, std::vector<const fleet::Endpoint*>> by_host;
+  for (const fleet::EndpointNumber n : members.numbers) {
+    const fleet::Endpoint& endpoint = *members.by_number[n];
+    addresses.insert(endpoint.host_port);
+    by_host[endpoint.spec.address].push_back(&endpoint);
+  }
+  for (const std::string& address : addresses_) {
+    if (!addresses.contains(address)) feed_.RemoveEndpoint(address);
+  }
+  addresses_.swap(addresses);
+
+  std::vector<plugin::EventPublisher> publishers;
+  const auto& discovery = parameters_.discovery;
+  for (auto& [host, endpoints] : by_host) {
+    std::ranges::sort(endpoints, {}, [](const auto* e) { return e->spec.port; });
+    for (uint32_t rank = 0; rank < endpoints.size(); ++rank) {
+      const fleet::Endpoint& endpoint = *endpoints[rank];
+      plugin::EventPublisher publisher{.label = endpoint.host_port};
+      if (connects_) {
+        publisher.events = AddressOf(
+            endpoint.spec,
+            PortOf(endpoint.spec, kKvEventsPortLabel, discovery.socket_port, rank));
+      }
+      publisher.replay = AddressOf(
+          endpoint.spec,
+          PortOf(endpoint.spec, kKvReplayPortLabel, discovery.replay_socket_port, rank));
+      if (publisher.events.empty() && publisher.replay.empty()) continue;
+      const uint32_t own_rank = connects_ ? rank : 0;
+      auto id = feed_.Find(endpoint.host_port, own_rank);
+      if (!id) {
+        const auto added = feed_.AddPublisher({.address = endpoint.host_port,
+                                               .rank = own_rank,
+                                               .model = parameters_.model_name,
+                                               .can_replay = !publisher.replay.empty()},
+                                              now);
+        if (!added) continue;  // at the limit; the endpoint is scored by what was sent there
+        id = *added;
+      }
+      publisher.id = *id;
+      publishers.push_back(std::move(publisher));
+    }
+  }
+  MakeReport(now);
+  return publishers;
+}
+
+std::optional<plugin::EventReplay> KvIngest::OnEvent(std::optional<uint32_t> publisher,
+                                                     const plugin::EventMessage& message,
+                                                     base::TimePoint now) {
+  return ReplayOf(publisher ? feed_.OnMessage(static_cast<prefix::PublisherId>(*publisher),
+                                              MessageOf(message), now)
+                            : feed_.OnTopicMessage(MessageOf(message), now));
+}
+
+void KvIngest::OnConnection(uint32_t publisher, bool up, base::TimePoint now) {
+  feed_.OnConnection(static_cast<prefix::PublisherId>(publisher), up, now);
+}
+
+std::optional<plugin::EventReplay> KvIngest::OnReplayed(const plugin::EventReplay& of,
+                                                        const plugin::EventMessage& message,
+                                                        base::TimePoint now) {
+  return ReplayOf(feed_.OnReplayMessage(static_cast<prefix::PublisherId>(of.publisher), of.replay,
+                                        MessageOf(message), now));
+}
+
+std::optional<plugin::EventReplay> KvIngest::OnReplayEnd(const plugin::EventReplay& of,
+                                                         bool complete, base::TimePoint now) {
+  return ReplayOf(feed_.OnReplayEnd(
+      static_cast<prefix::PublisherId>(of.publisher), of.replay,
+      complete ? prefix::KvReplayEnd::kComplete : prefix::KvReplayEnd::kFailed, now));
+}
+
+std::optional<plugin::EventReplay> KvIngest::OnTick(base::TimePoint now) {
+  if (now - reported_at_ >= kReportInterval) {
+    MakeReport(now);
+    OnReport();
+  }
+  return ReplayOf(feed_.Poll(now));
+}
+
+void KvIngest::MakeReport(base::TimePoint now) {
+  reported_at_ = now;
+  auto report = std::make_shared<Report>();
+  report->feed = feed_.stats();
+  report->index = index_.stats();
+  const std::shared_ptr<const prefix::KvHolders> holders = feed_.holders().Current();
+  if (holders) {
+    for (size_t i = 0; i < holders->size(); ++i) {
+      const prefix::KvHolder& holder = (*holders)[i];
+      if (holder.address.empty()) continue;
+      const auto id = static_cast<prefix::PublisherId>(i);
+      report->publishers.push_back({.address = holder.address,
+                                    .rank = holder.rank,
+                                    .stats = feed_.publisher_stats(id, now),
+                                    .confidence = feed_.confidence(id),
+                                    .blocks = index_.blocks(id)});
+    }
+  }
+  report_.Publish(std::move(report));
+}
+
+std::string KvIngest::DumpPublishers() const {
+  const std::shared_ptr<const Report> report = report_.Current();
+  std::string out = "[";
+  if (report) {
+    for (const Report::Publisher& p : report->publishers) {
+      if (out.size() > 1) out += ",";
+      out += "{\"endpoint\":";
+      base::AppendJsonString(&out, p.address);
+      char text[320];
+      std::snprintf(text, sizeof(text),
+                    ",\"rank\":%u,\"state\":\"%s\",\"applied\":%llu,\"age_s\":%.3f,"
+                    "\"confidence\":%.3f,\"blocks\":%llu,\"messages\":%llu,\"held\":%llu,"
+                    "\"parked\":%llu,\"unknown_share\":%.3f}",
+                    p.rank,
+                    p.stats.replaying  ? "replaying"
+                    : p.stats.complete ? "complete"
+                    : p.stats.applied  ? "cold"
+                                       : "silent",
+                    static_cast<unsigned long long>(p.stats.applied), base::ToSeconds(p.stats.age),
+                    static_cast<double>(p.confidence), static_cast<unsigned long long>(p.blocks),
+                    static_cast<unsigned long long>(p.stats.messages),
+                    static_cast<unsigned long long>(p.stats.held),
+                    static_cast<unsigned long long>(p.stats.parked), p.stats.unknown_share);
+      out += text;
+    }
+  }
+  return out + "]";
+}
+
+}  // namespace llmd::plugins

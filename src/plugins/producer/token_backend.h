@@ -1,0 +1,46 @@
+// TokenBackend: where the token ids of a prompt come from, other than from the client: a vLLM
+// render server over HTTP, or a tokenizer in this process. Owned by token-producer.
+//
+// Thread safety: Ask and Read are called by all workers; NextErrand and OnErrandEnd by the control
+// thread; Describe by any.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/time.h"
+#include "plugin/outside.h"
+#include "plugin/request_context.h"
+
+namespace llmd::plugins {
+
+struct TokenPrompt {
+  struct Feature {
+    protocol::PieceKind modality = protocol::PieceKind::kImage;
+    uint32_t offset = 0;
+    uint32_t length = 0;
+    std::string hash;
+  };
+  std::vector<uint32_t> ids;
+  std::vector<Feature> features;  // by offset
+};
+
+class TokenBackend : public plugin::ErrandRunner {
+ public:
+  // The task that will tell the ids; nullptr: requests of this kind cannot be asked for, or not
+  // now.
+  virtual std::shared_ptr<plugin::OutsideTask> Ask(const plugin::RequestContext& request) = 0;
+  // What a task of Ask that has ended brought.
+  virtual base::Result<std::vector<TokenPrompt>> Read(plugin::OutsideTask& task,
+                                                      base::TimePoint now) = 0;
+  // How long a request waits at most.
+  virtual base::Duration wait_max() const = 0;
+  // A JSON object for /debug/plugins/state.
+  virtual std::string Describe() const = 0;
+
+  std::shared_ptr<plugin::OutsideTask> NextErrand(base::TimePoint now) override = 0;
+  void OnErrandEnd(plugin::OutsideTask& task, base::TimePoint now) override = 0;
+};
+
+}  // namespace llmd::plugins
