@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The commands of README and the guides do what the text around them says: against `llmd up`, and
-those of docs/epp.md against model servers of `llmd sim`."""
+those of docs/epp.md and docs/prefix-cache.md against model servers of `llmd sim`."""
 
 import json
 import pathlib
@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 from harness import LLMD, ROOT, Program, free_ports, report, wait_for_http
 
@@ -102,6 +103,57 @@ def picker_tests():
                       Picker(pathlib.Path(folder), engines), blocks)
 
 
+def prefix_cache_test():
+    """docs/prefix-cache.md from top to bottom, with free ports in place of the page's."""
+    page = "docs/prefix-cache.md"
+    (_, sim), (before, gateway) = scripts(page)
+    first = free_ports(8)
+    ports = {"8001": first, "8002": first + 1, "5557": first + 2, "6557": first + 4,
+             "9090": first + 6}
+
+    def placed(text):
+        for port, free in ports.items():
+            text = text.replace(port, str(free))
+        return text
+
+    def get(path, program):
+        return wait_for_http(f"http://127.0.0.1:{ports['9090']}{path}", program).decode()
+
+    def test_prefix_cache_routing_is_turned_on_as_its_guide_says(folder):
+        subprocess.run(["bash", "-euc", placed(before)], cwd=folder, check=True, timeout=60)
+        serve = f"{gateway} --listen 127.0.0.1:{first + 7} --metrics-port 9090 --drain-timeout 0s"
+        with Program(["bash", "-c", f"exec {placed(sim)}"], "sim") as engines:
+            wait_for_http(f"http://127.0.0.1:{first + 1}/health", engines)
+            with Program(["bash", "-c", f"cd {folder} && exec {placed(serve)}"],
+                         "gateway") as program:
+                get("/readyz", program)
+                load = [LLMD, "bench", f"http://127.0.0.1:{first + 7}", "--shared-prefix",
+                        "--num-groups", "2", "--prompts-per-group", "10", "--requests", "20",
+                        "--api", "completions", "--quiet"]
+                text = (ROOT / page).read_text()
+                named = set(re.findall(r"`(llmd_\w+)[`{]", text))
+                # The first load may meet a picker that has not heard the engines yet.
+                for _ in range(20):
+                    subprocess.run(load, check=True, capture_output=True, timeout=60)
+                    metrics = get("/metrics", program)
+                    missing = [name for name in named if f"# TYPE {name}" not in metrics]
+                    if not missing and 'source="precise"} 0' not in metrics:
+                        break
+                    time.sleep(0.5)
+                assert not missing, missing
+                shown = [line for line in re.findall(r"^curl .*", text, re.M)]
+                assert len(shown) == 3, shown
+                for command in shown:
+                    done = subprocess.run(["bash", "-o", "pipefail", "-c", placed(command)],
+                                          capture_output=True, timeout=60, check=True)
+                    assert len(done.stdout) > 20, f"{command} printed {done.stdout}"
+                last = json.loads(get("/debug/decisions?last=1", program))["decisions"][0]
+                assert last["match_source"] == "precise", last
+
+    with tempfile.TemporaryDirectory() as folder:
+        return report([test_prefix_cache_routing_is_turned_on_as_its_guide_says], folder)
+
+
 def main():
     port = free_ports(6)
     gateway, admin, engines = port, port + 1, port + 2
@@ -164,4 +216,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main() | picker_tests())
+    sys.exit(main() | picker_tests() | prefix_cache_test())

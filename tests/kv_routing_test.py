@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Requests go where the engines say their KV blocks are, and still do after a kill -9 of an engine or
-of the picker: `llmd gateway` and `llmd epp` over engines of `llmd sim`, each a process of its own."""
+"""Requests go where the engines say their KV blocks are, and still do after a kill -9 of an engine
+or of the picker: `llmd gateway` and `llmd epp` over engines of `llmd sim`, each a process."""
 
 import json
 import pathlib
@@ -85,7 +85,8 @@ class Fleet:
         self.engines[i] = Program(
             [LLMD, "sim", "--port", self.ports[i], "--profile", "instant", "--model", MODEL,
              "--enable-kvcache", "--zmq-endpoint", f"tcp://*:{self.events + i}",
-             "--kv-events-replay-endpoint", f"tcp://*:{self.replay + i}"], f"engine {i}").__enter__()
+             "--kv-events-replay-endpoint", f"tcp://*:{self.replay + i}"],
+            f"engine {i}").__enter__()
         wait_for_http(f"http://127.0.0.1:{self.ports[i]}/health", self.engines[i])
 
     def kill_engine(self, i):

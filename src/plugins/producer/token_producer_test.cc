@@ -169,7 +169,7 @@ TEST(TokenProducer, TakesIdsThatTheClientGave) {
 
 TEST(RenderReply, OfOnePromptOfSeveralAndWithImages) {
   const auto one = ReadRenderReply(
-      R"({"request_id":"c","token_ids":[128000,2675,13],"features":null,"sampling_params":{"x":1}})");
+      R"({"request_id":"c","token_ids":[128000,2675,13],"features":null,"params":{"x":1}})");
   ASSERT_TRUE(one.has_value()) << one.error().ToString();
   ASSERT_EQ(one->size(), 1u);
   EXPECT_THAT(one->front().ids, ElementsAre(128000, 2675, 13));
