@@ -10,10 +10,12 @@
 //
 // Thread safety: immutable; one template may render in many threads at once.
 // Invariants:
-//   1. Render ends soon and within its bounds whatever the template and the request.
+//   1. Render ends soon and within its bounds whatever the request. The template is trusted as far
+//      as the model it comes with: steps, output, recursion and length of its tags are bounded, but
+//      one that nests lists ten thousands deep in each other takes more stack than there is.
 //   2. Equal requests give equal text; time comes from the argument alone.
 //   3. Nothing here reads files, the clock or the environment.
-// Limits: kChatTemplateBytesMax and below; a template that wants more is an error that says so.
+// Limits: kChatTemplateBytesMax and below; what wants more is an error that says so.
 // Sources: transformers utils/chat_template_utils.py; vLLM renderers/hf.py, renderers/chat_utils.
 #pragma once
 

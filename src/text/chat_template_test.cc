@@ -136,17 +136,16 @@ TEST(ChatTemplate, GivesPartsToTemplatesThatGoThroughThem) {
 }
 
 TEST(ChatTemplate, PreparesToolCallsAndReasoning) {
-  EXPECT_EQ(
-      Render("{{ messages[0] | tojson }}",
-             R"({"messages": [{"role": "assistant", "extra": 1, "reasoning_content": "r",
+  EXPECT_EQ(Render("{{ messages[0] | tojson }}",
+                   R"({"messages": [{"role": "assistant", "extra": 1, "reasoning_content": "r",
                  "tool_calls": [{"type": "function", "id": "i",
                                  "function": {"name": "f", "arguments": "{\"b\": 1, \"a\": 2}"}},
                                 {"function": {"arguments": "nonsense", "name": "g"}}]}]})"),
-      R"({"thinking": "r", "role": "assistant", "content": "", "tool_calls": [)"
-      R"({"id": "i", "function": {"arguments": {"b": 1, "a": 2}, "name": "f"}, )"
-       R"("type": "function"}, )"
-      R"({"function": {"arguments": {}, "name": "g"}}], "reasoning": "r", )"
-       R"("reasoning_content": "r"})");
+            R"({"thinking": "r", "role": "assistant", "content": "", "tool_calls": [)"
+            R"({"id": "i", "function": {"arguments": {"b": 1, "a": 2}, "name": "f"}, )"
+            R"("type": "function"}, )"
+            R"({"function": {"arguments": {}, "name": "g"}}], "reasoning": "r", )"
+            R"("reasoning_content": "r"})");
   EXPECT_EQ(Render("{{ enable_thinking }} {{ reasoning_effort }}",
                    R"({"messages": [{"role": "user"}], "reasoning_effort": "none"})"),
             "False none");
@@ -189,6 +188,26 @@ TEST(ChatTemplate, SaysWhatIsWrongWithATemplate) {
             base::StatusCode::kResourceExhausted);
   EXPECT_EQ(ChatTemplate::Load({.tokenizer_config_json = "{"}).error().code(),
             base::StatusCode::kInvalidArgument);
+}
+
+TEST(ChatTemplate, RefusesTemplatesThatCouldTakeTheStack) {
+  const auto repeated = [](std::string_view text) {
+    std::string out;
+    for (int i = 0; i < 50'000; ++i) out += text;
+    return out;
+  };
+  for (const std::string& source : {
+           "{{ " + repeated("(") + "1" + repeated(")") + " }}",
+           "{{ " + repeated("[") + repeated("]") + " }}",
+           "{{ " + repeated("not ") + "1 }}",
+           "{{ 1" + repeated("+1") + " }}",
+           "{{ x" + repeated(".a") + " }}",
+           "{{ x" + repeated("|e") + " }}",
+           "{% if a %}" + repeated("{% elif a %}") + "{% endif %}",
+           repeated("{% if a %}") + repeated("{% endif %}"),
+       }) {
+    EXPECT_FALSE(ChatTemplate::Load({.chat_template = source})) << source.substr(0, 20);
+  }
 }
 
 TEST(ChatTemplate, AnswersWrongRequestsWithAStatus) {

@@ -1,6 +1,6 @@
 //! Chat templates: compiled once, rendered for each request, as transformers does.
 
-use minijinja::machinery;
+use minijinja::machinery::{self, Token};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior};
@@ -146,6 +146,7 @@ fn compile(source: &str, limits: Limits) -> Result<Compiled, Failure> {
     }
     let source = without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
     let syntax_error = |error: Error| Failure::invalid(format!("chat template: {}", text(&error)));
+    check_nesting(&source)?;
     let tree = machinery::parse(&source, NAME, syntax()).map_err(syntax_error)?;
     let takes_parts = content_format::takes_parts(&tree);
     let source = with_checked_loops(&source, &content_format::loop_places(&tree));
@@ -172,6 +173,30 @@ fn compile(source: &str, limits: Limits) -> Result<Compiled, Failure> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_template_owned(NAME, source).map_err(syntax_error)?;
     Ok(Compiled { environment, takes_parts })
+}
+
+/// The parser takes a level of the stack for each operator of a chain and each `elif`: refuses what
+/// could take too many. Templates of models have up to 60 tokens in a tag and 20 `elif`s.
+fn check_nesting(source: &str) -> Result<(), Failure> {
+    const TAG_TOKENS_MAX: usize = 2000;
+    const ELIFS_MAX: usize = 1000;
+    let (mut in_tag, mut elifs) = (0, 0);
+    for token in machinery::tokenize(source, false, syntax()) {
+        // What is no token at all is the parser's to report.
+        let Ok((token, _)) = token else { return Ok(()) };
+        match token {
+            Token::VariableStart | Token::BlockStart => in_tag = 0,
+            Token::Ident("elif") => elifs += 1,
+            _ => {}
+        }
+        in_tag += 1;
+        if in_tag > TAG_TOKENS_MAX || elifs > ELIFS_MAX {
+            return Err(Failure::limit(format!(
+                "the chat template has over {TAG_TOKENS_MAX} tokens in a tag or {ELIFS_MAX} elifs"
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn iterated(value: &Value) -> Result<Value, Error> {
