@@ -306,7 +306,6 @@ void Stream::OnResponseHeaders(const ExtProcMessage& message) {
                                               now());
   restores_model_ = session_->restores_model();
   wire::ArenaList<ExtProcHeader> set(&arena_);
-  set.Push({"x-went-into-resp-headers", "true"});
   for (const plugin::Header& header : edits) set.Push({header.name, header.value});
   static constexpr std::string_view kContentLength[] = {"content-length"};
   Send(door_.writer().Headers(

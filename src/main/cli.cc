@@ -104,9 +104,9 @@ void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
       app, "--kv-index-memory", &o->kv_index_bytes,
       "memory of the index that precise-prefix-cache-producer keeps, 30 to 40 million blocks a "
       "gigabyte [1Gi]");
-  AddBytes(
-      app, "--memory-budget", &o->memory_budget_bytes,
-      "for bodies held for a decision or a retry; over it 429 [a quarter of the memory limit]");
+  AddBytes(app, "--memory-budget", &o->memory_budget_bytes,
+           "for bodies held for a decision or a retry, which workers take in steps of up to 4 MiB; "
+           "over it 429 [a quarter of the memory limit]");
   app.add_option("--workers", o->workers, "worker threads; 0: one per CPU")->capture_default_str();
   AddDuration(app, "--drain-timeout", &o->drain_timeout,
               "how long SIGTERM waits for requests under way");

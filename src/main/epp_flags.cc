@@ -62,7 +62,8 @@ void AddServing(CLI::App& app, EppFlags* f) {
       "memory of the index that precise-prefix-cache-producer keeps, 30 to 40 million blocks a "
       "gigabyte [1Gi]");
   AddBytes(app, "--memory-budget", &o.memory_budget_bytes,
-           "for request bodies held; over it 429 [a quarter of the memory limit]");
+           "for request bodies held, which workers take in steps of up to 4 MiB; over it 429 "
+           "[a quarter of the memory limit]");
 }
 
 void AddDecision(CLI::App& app, EppFlags* f) {

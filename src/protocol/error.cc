@@ -15,15 +15,18 @@ struct TypeRow {
   std::string_view type;
 };
 constexpr TypeRow kTypes[] = {
-    {400, "BadRequestError"}, {401, "AuthenticationError"},      {403, "PermissionDeniedError"},
-    {404, "NotFoundError"},   {422, "UnprocessableEntityError"}, {429, "RateLimitError"},
+    {400, "BadRequestError"},         {401, "AuthenticationError"},
+    {403, "PermissionDeniedError"},   {404, "NotFoundError"},
+    {409, "ConflictError"},           {412, "PreconditionFailedError"},
+    {413, "RequestTooLargeError"},    {422, "UnprocessableEntityError"},
+    {429, "RateLimitError"},
 };
 
 constexpr std::string_view TypeOf(int http_status) {
   for (const TypeRow& row : kTypes) {
     if (row.http_status == http_status) return row.type;
   }
-  return http_status >= 500 ? "InternalServerError" : "APIConnectionError";
+  return http_status >= 500 ? "InternalServerError" : "BadRequestError";
 }
 
 constexpr ErrorMapping Row(StatusCode code, int http_status, std::string_view reason = "") {

@@ -31,8 +31,8 @@ inline constexpr std::string_view kRejectedContextCancelled = "rejected-context-
 inline constexpr std::string_view kRejectedShuttingDown = "rejected-shutting-down";
 inline constexpr std::string_view kEvicted = "evicted";
 
-// "BadRequestError" for 400 and so on; statuses without a name of their own: InternalServerError
-// from 500 up, APIConnectionError else.
+// "NotFoundError" for 404 and so on; statuses without a name of their own: InternalServerError from
+// 500 up, BadRequestError below.
 std::string_view ErrorTypeOf(int http_status);
 
 // {"error":{"message":...,"type":...,"param":...,"code":...}}; an empty `param` is null.

@@ -26,7 +26,8 @@ TEST(Error, TypesByStatus) {
   } cases[] = {
       {400, "BadRequestError"},   {401, "AuthenticationError"},      {403, "PermissionDeniedError"},
       {404, "NotFoundError"},     {422, "UnprocessableEntityError"}, {429, "RateLimitError"},
-      {413, "APIConnectionError"}, {500, "InternalServerError"},      {503, "InternalServerError"},
+      {412, "PreconditionFailedError"}, {413, "RequestTooLargeError"}, {405, "BadRequestError"},
+      {500, "InternalServerError"}, {503, "InternalServerError"},
   };
   for (const auto& c : cases) EXPECT_EQ(ErrorTypeOf(c.status), c.type) << c.status;
 }
