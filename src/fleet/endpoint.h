@@ -16,9 +16,9 @@ using EndpointNumber = uint32_t;
 inline constexpr EndpointNumber kNoEndpoint = ~EndpointNumber{0};
 
 // Endpoints one process serves at most: sixteen times the largest fleet that the field reports per
-// picker. Full, an endpoint costs the store 64 bytes of load, 56 of identity and 8 per worker and
-// counter, and each worker's view about 80 and 8 per counter: 26 MiB with 16 workers and 4 counters.
-// Columns grow with the fleet (Rows), so that ten endpoints cost a sixteenth of the store's part.
+// picker. Each costs the store 64 bytes of load, 48 of ownership and 8 per worker and counter, and
+// each worker's view 60 and 8 per counter: all of them 33 MiB with 16 workers and 4 counters.
+// Columns grow with the fleet (Rows): ten endpoints cost a sixteenth of the store's part.
 inline constexpr size_t kEndpointsMax = 16384;
 
 // An endpoint as discovery (a file, flags, Kubernetes) describes it.

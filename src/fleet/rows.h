@@ -1,5 +1,5 @@
-// Rows: one column by EndpointNumber. It grows by whole segments that never move, so that any thread
-// may use a row while another adds more, and a small fleet pays for a small column.
+// Rows: one column by EndpointNumber. It grows by whole segments that never move, so that any
+// thread may use a row while another adds more, and a small fleet pays for a small column.
 //
 // Thread safety: one Grow at a time. A row may be used by whoever learned of its endpoint from a
 // member set that was published after the Grow; what T allows to do there at once is T's business.
