@@ -13,10 +13,12 @@ namespace {
 
 using namespace llmd::prefix;
 
-std::string Rewrite(KvEventReader* reader, KvEventForm form, size_t* events) {
+std::string Rewrite(KvEventReader* reader, KvEventForm form, std::vector<EngineKey>* all) {
   KvEventWriter writer(form);
+  all->clear();
   for (KvEventType type; (type = reader->Next()) != KvEventType::kEnd;) {
     const KvEvent& e = reader->event();
+    all->insert(all->end(), e.hashes.begin(), e.hashes.end());
     std::vector<KvWireHash> hashes;
     for (const EngineKey hash : e.hashes) hashes.push_back({.value = hash});
     if (type == KvEventType::kCleared) {
@@ -45,7 +47,6 @@ std::string Rewrite(KvEventReader* reader, KvEventForm form, size_t* events) {
                      .sliding_window = e.sliding_window});
     }
   }
-  *events = writer.events();
   return writer.Finish(reader->timestamp(), reader->rank());
 }
 
@@ -57,18 +58,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::vector<char> exact(data + 1, data + size);
   KvEventReader reader(dialect);
   if (!reader.Begin({exact.data(), exact.size()})) return 0;
-  size_t events = 0, again = 0;
-  const std::string once = Rewrite(&reader, KvEventForm::kMap, &events);
-  LLMD_CHECK(events + reader.malformed() <= std::max<size_t>(size * 8, 1), "events out of nothing");
+  std::vector<EngineKey> hashes, again;
+  const std::string once = Rewrite(&reader, KvEventForm::kMap, &hashes);
+  LLMD_CHECK(hashes.size() + reader.malformed() <= std::max<size_t>(size * 8, 1),
+             "events out of nothing");
 
+  KvEventReader second(KvDialect::kVllm);
+  LLMD_CHECK(second.Begin(once), "a written batch is refused");
+  const std::string merged = Rewrite(&second, KvEventForm::kMap, &again);
+  LLMD_CHECK(again == hashes && second.malformed() == 0, "a written event is refused");
   for (const KvEventForm form : {KvEventForm::kMap, KvEventForm::kArray}) {
-    KvEventReader second(KvDialect::kVllm);
-    LLMD_CHECK(second.Begin(once), "a written batch is refused");
-    const std::string other = Rewrite(&second, form, &again);
-    LLMD_CHECK(again == events && second.malformed() == 0, "a written event is refused");
-    KvEventReader third(KvDialect::kVllm);
-    LLMD_CHECK(third.Begin(other), "a batch written twice is refused");
-    LLMD_CHECK(Rewrite(&third, KvEventForm::kMap, &again) == once, "writing changed an event");
+    KvEventReader third(KvDialect::kVllm), fourth(KvDialect::kVllm);
+    LLMD_CHECK(third.Begin(merged), "a batch written twice is refused");
+    const std::string other = Rewrite(&third, form, &again);
+    LLMD_CHECK(fourth.Begin(other), "a batch in another form is refused");
+    LLMD_CHECK(Rewrite(&fourth, KvEventForm::kMap, &again) == merged, "writing changed an event");
+    LLMD_CHECK(again == hashes, "writing changed a hash");
   }
   return 0;
 }
