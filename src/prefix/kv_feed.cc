@@ -72,7 +72,7 @@ struct KvFeed::Publisher {
   size_t held_bytes = 0;
 
   bool is_connected = true;
-  bool is_unconfirmed = false;  // resumed, and no message came since
+  bool is_unconfirmed = false;  // resumed or reconnected, and nothing was heard since
   base::TimePoint behind_since;
   base::TimePoint heard;
   uint64_t messages = 0;
@@ -498,6 +498,9 @@ void KvFeed::GiveUp(Publisher* p, base::TimePoint now) {
   p->has_failed = true;
   p->attempts = 0;
   p->due = now + options_.limits.replay_cooldown;
+  // Nobody could say whether it still is the same process; the next message will tell.
+  if (p->wants_replay) p->is_unconfirmed = true;
+  p->wants_replay = false;
   while (ApplyHeld(p, now), !p->held.empty()) GoCold(p, p->held.front().number);
   Refresh(p, now);
 }

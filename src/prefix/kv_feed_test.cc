@@ -286,6 +286,26 @@ TEST_F(Ordering, ReconnectToAnotherProcessIsNoticed) {
   EXPECT_EQ(Known().size(), 7u);
 }
 
+TEST_F(Ordering, ReconnectWithoutAnAnswerWaitsForAMessage) {
+  Begin(true);
+  picker.feed.OnConnection(id, false, picker.now);
+  picker.feed.OnConnection(id, true, picker.now);
+  for (uint32_t attempt = 0; attempt < KvFeedLimits{}.replay_attempts; ++attempt) {
+    picker.Poll(nullptr);
+    ASSERT_EQ(picker.asked.size(), 1u);
+    EXPECT_EQ(picker.asked[0].from, 3u);
+    picker.feed.OnReplayEnd(id, picker.asked[0].replay, KvReplayEnd::kFailed, picker.now);
+    picker.asked.clear();
+    picker.now += std::chrono::seconds(1);
+  }
+  EXPECT_EQ(picker.feed.Poll(picker.now).type, KvAction::Type::kNone);
+  EXPECT_THAT(Known(), ElementsAre(0, 1, 2, 3));
+  EXPECT_LT(picker.feed.confidence(id), 0.9f);
+  picker.Deliver(id, Next(4), nullptr);
+  EXPECT_THAT(Known(), ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_EQ(picker.feed.confidence(id), 1);
+}
+
 TEST_F(Ordering, LateJoinAsksForEverything) {
   engine = std::make_unique<TestEngine>();
   for (uint64_t i = 0; i < 4; ++i) Next(i);
