@@ -82,6 +82,7 @@ CPU_ROWS = [
 SUSTAINED = "sustained rate, 128 KB"
 CHUNK = "CPU per chunk, {} chunks, 16 streams, one each 2 ms"
 CHUNK_FAST = "CPU per chunk, {} chunks, 16 streams, each after the echo of the one before"
+CHUNK_MANY = "CPU per chunk, {} chunks, 64 streams, each after the echo of the one before"
 RESPONSE = "response phase, {} chunks: bodies not sent, against sent"
 LATENCY = "p99 decision latency, 16 KB, at the highest rate that upstream sustains"
 ALONE = "p99 decision latency, 16 KB, 1,000 requests/s, alone"
@@ -198,7 +199,7 @@ class EppBench:
                 self.load_scenario(profile, endpoints, rows, others)
 
     def chunk_names(self):
-        return [name.format(self.gauge.chunks) for name in (CHUNK, CHUNK_FAST, RESPONSE)]
+        return [name.format(self.gauge.chunks) for name in (CHUNK, CHUNK_FAST, CHUNK_MANY, RESPONSE)]
 
     def load_scenario(self, profile, endpoints, rows, others):
         engines = self.engines(endpoints)
@@ -222,15 +223,17 @@ class EppBench:
         self.stand.end(engines)
 
     def other_loads(self, who, picker, names):
-        chunk, fast, response = self.chunk_names()
-        if {chunk, fast, response} & set(names):
+        chunk, fast, many, response = self.chunk_names()
+        if {chunk, fast, many, response} & set(names):
             flags = ["--concurrency", 16, "--prompt-bytes", KB]
             count = ["--requests", 16 if self.gauge.quick else 48]
             chunks = [*count, "--stream", "--response-chunks", self.gauge.chunks]
             bodies = self.load(chunk, who, picker, [*flags, *chunks, "--chunk-interval", "2ms",
                                                     "--chunk-window", self.gauge.chunks])
             echoed = self.load(fast, who, picker, [*flags, *chunks])
-            for name, run in ((chunk, bodies), (fast, echoed)):
+            echoed_many = self.load(many, who, picker, [
+                "--concurrency", 64, "--prompt-bytes", KB, "--requests", 64, *chunks[2:]])
+            for name, run in ((chunk, bodies), (fast, echoed), (many, echoed_many)):
                 self.add(name, who, run["processes"][picker.name]["cpu_us_per_chunk"])
             timed = ["--duration", f"{self.gauge.seconds}s", "--warmup", f"{self.gauge.warm_up}s"]
             request = self.load(response, who, picker, [*flags, *timed, "--response", "none"])
@@ -268,7 +271,7 @@ class EppBench:
         return rate
 
     def report_load(self):
-        chunk, fast, response = self.chunk_names()
+        chunk, fast, many, response = self.chunk_names()
         for row in CPU_ROWS:
             self.times_row(row.name, "ms", row.times_less,
                            self.pair_note(row.name, "{} against {} requests/s"))
@@ -280,8 +283,8 @@ class EppBench:
             self.rows.append(Row(SUSTAINED, "/s", ours, theirs, ours / theirs if theirs else None,
                                  ">= 20 x", ours >= 20 * theirs if theirs else None,
                                  f"computed: {CORES} cores / CPU per request"))
-        self.times_row(chunk, "us", 10)
-        self.times_row(fast, "us", 10)
+        for name in (chunk, fast, many):
+            self.times_row(name, "us", 10)
         if response in self.figures and self.wants(response):
             ours = self.median(response, "ours, not sent")
             theirs = self.median(response, "upstream")
@@ -431,7 +434,7 @@ class EppBench:
     # --- one decision -------------------------------------------------------------------------
 
     def decision_rows(self):
-        counts = (10, 100, 1000, 4096)
+        counts = (10, 100, 1000, 10000)
         names = {count: DECISION.format(f"{count:,}") for count in counts}
         if not self.wants(*names.values()):
             return
