@@ -7,8 +7,9 @@
 //!    own, so neither side sees the other.
 //! 2. Between two characters where every pattern known here splits whatever is around them, and
 //!    starts again without a look back: between an ASCII letter and a space or a newline after it,
-//!    and, with the patterns that take a run of newlines as one piece, between a newline and what
-//!    cannot continue that run. NFC neither composes nor reorders across these places.
+//!    between a Chinese character or kana and a comma or full stop of theirs, and, with the
+//!    patterns that take a run of newlines as one piece, between a newline and what cannot continue
+//!    that run. NFC neither composes nor reorders across these places.
 //!
 //! What could spoil a kind (tokens that take in the blanks beside them, tokens that hold such a
 //! place inside) turns it off. A place depends on the text before it alone, so texts with the same
@@ -71,19 +72,21 @@ pub struct AddedToken {
 pub struct Borders {
     tokens: Option<AhoCorasick>,
     takes_right: Vec<bool>, // by pattern: the token takes in the blanks after it
+    places: Places,
+}
+
+/// Which places of the second kind are safe.
+#[derive(Clone, Copy, Default)]
+struct Places {
     after_letter: bool,
+    after_ideograph: bool,
     after_newline: bool,
 }
 
 impl Borders {
     /// `json` is the tokenizer.json, `added` its tokens and those of tokenizer_config.json.
     pub fn new(json: &Value, added: &[AddedToken]) -> Self {
-        let none = Borders {
-            tokens: None,
-            takes_right: Vec::new(),
-            after_letter: false,
-            after_newline: false,
-        };
+        let none = Borders { tokens: None, takes_right: Vec::new(), places: Places::default() };
         if added.iter().any(|token| token.single_word) || looks_at_the_beginning(json) {
             return none;
         }
@@ -102,17 +105,15 @@ impl Borders {
             .start_kind(StartKind::Unanchored)
             .build(raw.iter().map(|token| token.content.as_bytes()));
         let Ok(tokens) = tokens else { return none };
-        let (after_letter, after_newline) = pattern_places(json, added);
         Borders {
             tokens: if raw.is_empty() { None } else { Some(tokens) },
             takes_right: raw.iter().map(|token| token.rstrip).collect(),
-            after_letter,
-            after_newline,
+            places: Places::new(json, added),
         }
     }
 
     pub fn any(&self) -> bool {
-        self.tokens.is_some() || self.after_letter || self.after_newline
+        self.tokens.is_some() || self.places.any()
     }
 
     /// Hands the ends of the pieces of `text` to `sink`, the end of the text last. All pieces but
@@ -151,16 +152,62 @@ impl Borders {
 
     /// The first safe place of the second kind, PIECE_TARGET or more after `begin`, before `end`.
     fn place(&self, text: &str, begin: usize, end: usize) -> Option<usize> {
-        if !self.after_letter && !self.after_newline {
+        if !self.places.any() {
             return None;
         }
         let bytes = text.as_bytes();
-        (begin + PIECE_TARGET..end).find(|&at| {
-            let (left, right) = (bytes[at - 1], bytes[at]);
-            (self.after_letter && left.is_ascii_alphabetic() && matches!(right, b' ' | b'\n'))
-                || (self.after_newline && left == b'\n' && ends_newlines(&bytes[at..]))
-        })
+        (begin + PIECE_TARGET..end).find(|&at| self.places.has(bytes, at))
     }
+}
+
+impl Places {
+    fn new(json: &Value, added: &[AddedToken]) -> Self {
+        let (known, newline) = known_patterns(&json["pre_tokenizer"]);
+        if !known || !keeps_places(&json["normalizer"]) {
+            return Places::default();
+        }
+        let holds = |left: fn(u8) -> bool, right: fn(u8) -> bool| {
+            added.iter().any(|token| {
+                token.content.as_bytes().windows(2).any(|pair| left(pair[0]) && right(pair[1]))
+            })
+        };
+        let in_letter = holds(|b| b.is_ascii_alphabetic(), |b| b == b' ' || b == b'\n');
+        let in_newline = holds(|b| b == b'\n', |_| true);
+        let in_ideograph = added.iter().any(|token| token.content.contains(['。', '、', '，']));
+        let takes_right = added.iter().any(|token| token.rstrip);
+        let takes_left = added.iter().any(|token| token.lstrip);
+        Places {
+            after_letter: !in_letter && !takes_right,
+            after_ideograph: !in_ideograph,
+            after_newline: newline && !in_newline && !takes_left,
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.after_letter || self.after_ideograph || self.after_newline
+    }
+
+    /// True when `bytes` may be cut at `at`, which is neither their begin nor their end.
+    fn has(&self, bytes: &[u8], at: usize) -> bool {
+        match (bytes[at - 1], bytes[at]) {
+            (left, b' ' | b'\n') if left.is_ascii_alphabetic() => self.after_letter,
+            (b'\n', _) => self.after_newline && ends_newlines(&bytes[at..]),
+            (0x80..=0xbf, 0xe3 | 0xef) => {
+                self.after_ideograph
+                    && at >= 3
+                    && is_ideograph(&bytes[at - 3..at])
+                    && ["。", "、", "，"]
+                        .iter()
+                        .any(|mark| bytes[at..].starts_with(mark.as_bytes()))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A Chinese character of the common ones, U+5000 to U+8FFF, or hiragana, U+3041 to U+3096.
+fn is_ideograph(bytes: &[u8]) -> bool {
+    matches!(bytes, [0xe5..=0xe8, ..] | [0xe3, 0x81, 0x81..=0xbf] | [0xe3, 0x82, 0x80..=0x96])
 }
 
 /// True when no known pattern can take the first character of `bytes` into a piece that ends in a
@@ -187,24 +234,6 @@ fn looks_at_the_beginning(json: &Value) -> bool {
             .any(|value| (value.is_object() || value.is_array()) && looks_at_the_beginning(value)),
         _ => false,
     }
-}
-
-/// Whether the places after a letter and after a newline are safe.
-fn pattern_places(json: &Value, added: &[AddedToken]) -> (bool, bool) {
-    let (known, newline) = known_patterns(&json["pre_tokenizer"]);
-    if !known || !keeps_places(&json["normalizer"]) {
-        return (false, false);
-    }
-    let holds = |left: fn(u8) -> bool, right: fn(u8) -> bool| {
-        added.iter().any(|token| {
-            token.content.as_bytes().windows(2).any(|pair| left(pair[0]) && right(pair[1]))
-        })
-    };
-    let in_letter = holds(|b| b.is_ascii_alphabetic(), |b| b == b' ' || b == b'\n');
-    let in_newline = holds(|b| b == b'\n', |_| true);
-    let takes_right = added.iter().any(|token| token.rstrip);
-    let takes_left = added.iter().any(|token| token.lstrip);
-    (!in_letter && !takes_right, newline && !in_newline && !takes_left)
 }
 
 /// (all patterns are known, they take runs of newlines whole)

@@ -51,7 +51,9 @@ fn what_looks_around_turns_cutting_off() {
     let first = json!({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"}});
     assert!(!any(first, &[end]));
     assert!(any(gpt2(), &[]));
-    assert!(!any(gpt2(), &[AddedToken { normalized: true, ..token("a b") }]));
+    let normalized = |text| AddedToken { normalized: true, ..token(text) };
+    assert!(any(gpt2(), &[normalized("a b")]));
+    assert!(!any(gpt2(), &[normalized("a b"), normalized("字。")]));
     let unknown = json!({"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "a b"},
                                            "behavior": "Isolated", "invert": false}});
     assert!(!any(unknown, &[]));
@@ -66,5 +68,16 @@ fn long_stretches_are_cut_before_a_blank_after_a_letter() {
     assert!(pieces.len() > 1);
     for pair in pieces.windows(2) {
         assert!(pair[0].ends_with(|c: char| c.is_ascii_alphabetic()) && pair[1].starts_with(' '));
+    }
+}
+
+#[test]
+fn text_without_blanks_is_cut_before_its_punctuation() {
+    let text = "我能吞下玻璃而不伤身体，敏捷的棕色狐狸跳过了懒狗。".repeat(100);
+    let pieces = pieces(&Borders::new(&gpt2(), &[]), &text);
+    assert_eq!(pieces.concat(), text);
+    assert!(pieces.len() > 1);
+    for piece in &pieces[1..] {
+        assert!(piece.starts_with(['，', '。']));
     }
 }

@@ -26,9 +26,9 @@ KNOWN = {
     # It adds safe and plain strings, and Python escapes the plain ones for HTML.
     "meetkai-functionary-medium-v3.1": "HTML",
 }
-WORDS = """hello| word|don't|I'LL|12345|3.14| über|日本語|。|，|中文测试|한국어|😀|👩‍👩‍👧‍👦|e\u0301|\u0301|\u3000|
-\u00a0|/|//|(a)|[b]|{c}|==|...|!|</|Zażółć| עברית|مرحبا|हिन्दी|ไทย|\u200b|'s|'|"|_x|CamelCase| A|B |
-\u2028|\x0b""".replace("\n", "").split("|")
+WORDS = """你好世界|、|です|hello| word|don't|I'LL|12345|3.14| über|日本語|。|，|中文测试|한국어|😀|
+👩‍👩‍👧‍👦|e\u0301|\u0301|\u3000|\u00a0|/|//|(a)|[b]|{c}|==|...|!|</|Zażółć| עברית|مرحبا|हिन्दी|
+ไทย|\u200b|'s|'|"|_x|CamelCase| A|B |\u2028|\x0b""".replace("\n", "").split("|")
 WORDS += ["\n", "\n\n", " ", "  ", "\t", "\r\n", "?\n", "<|", "|>", "a" * 9, " " * 16]
 
 
