@@ -28,6 +28,7 @@
 #include "plugins/producer/approx_prefix_cache_producer.h"
 #include "plugins/producer/burst_prefix_cache_producer.h"
 #include "plugins/producer/inflight_load_producer.h"
+#include "plugins/producer/mm_embeddings_cache_producer.h"
 #include "plugins/producer/precise_prefix_cache_producer.h"
 #include "plugins/producer/session_id_producer.h"
 #include "plugins/producer/token_producer.h"
@@ -45,6 +46,7 @@
 #include "plugins/scorer/kv_cache_utilization_scorer.h"
 #include "plugins/scorer/load_aware_scorer.h"
 #include "plugins/scorer/lora_affinity_scorer.h"
+#include "plugins/scorer/mm_embeddings_cache_scorer.h"
 #include "plugins/scorer/no_hit_lru_scorer.h"
 #include "plugins/scorer/prefix_cache_scorer.h"
 #include "plugins/scorer/queue_scorer.h"
@@ -74,12 +76,10 @@ constexpr std::string_view kNotBuilt[] = {
     "topology-affinity-filter",
     "disaggregatedset-rollout-screener",
     // scorers
-    "mm-embeddings-cache-scorer",
     "latency-scorer",
     "topology-affinity-scorer",
     // data producers and other request hooks
     "predicted-latency-producer",
-    "mm-embeddings-cache-producer",
     "p2p-source-producer",
     // admission and flow control
     "latency-slo-admitter",
@@ -136,6 +136,7 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::TokenizerType());
   catalogue.Add(plugins::ApproxPrefixCacheProducerType());
   catalogue.Add(plugins::PrecisePrefixCacheProducerType());
+  catalogue.Add(plugins::MmEmbeddingsCacheProducerType());
   catalogue.Add(plugins::BurstPrefixCacheProducerType());
   catalogue.Add(plugins::InFlightLoadProducerType());
   catalogue.Add(plugins::SessionIdProducerType());
@@ -158,6 +159,7 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::PrefixCacheScorerType());
   catalogue.Add(plugins::PrecisePrefixCacheScorerType());
   catalogue.Add(plugins::NoHitLruScorerType());
+  catalogue.Add(plugins::MmEmbeddingsCacheScorerType());
   catalogue.Add(plugins::RunningRequestsSizeScorerType());
   catalogue.Add(plugins::ActiveRequestScorerType());
   catalogue.Add(plugins::LoadAwareScorerType());

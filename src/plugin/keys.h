@@ -56,6 +56,14 @@ struct TokenizedPrompt {
   std::span<const Prompt> prompts;
 };
 
+// How many of the prompt's images, sounds and videos each endpoint has encoded before. Upstream:
+// EncoderCacheMatchInfo.
+struct EncoderCacheMatchInfo {
+  static constexpr std::string_view kKey = "EncoderCacheMatchInfo";
+  std::span<const uint32_t> matched_items;  // by EndpointNumber
+  uint32_t total_items = 0;                 // different ones
+};
+
 // What is in flight to each endpoint by this process. Upstream: InFlightLoad. The arrays are the
 // View's own columns: valid for one decision, until the next Refresh.
 struct InFlightLoad {

@@ -87,25 +87,9 @@ uint64_t ApproxPrefixCacheProducer::Capacity(const fleet::View& view, plugin::En
   return parameters_.lru_capacity > 0 ? parameters_.lru_capacity : kCapacityDefault;
 }
 
-void ApproxPrefixCacheProducer::ForgetTheGone() {
-  if (fleet_.version() == seen_version_.load(std::memory_order_acquire)) return;
-  std::lock_guard lock(members_mutex_);
-  const std::shared_ptr<const fleet::Members> members = fleet_.members();
-  if (members->version == seen_version_.load(std::memory_order_relaxed)) return;
-  generations_.resize(std::max(generations_.size(), members->by_number.size()), 0);
-  for (uint32_t n = 0; n < generations_.size(); ++n) {
-    const bool member = n < members->by_number.size() && members->by_number[n];
-    // Generations may begin at 0, so one more is kept; 0 is "not a member".
-    const uint64_t now = member ? members->by_number[n]->generation + 1 : 0;
-    if (generations_[n] != 0 && generations_[n] != now) index_.Forget(n);
-    generations_[n] = now;
-  }
-  seen_version_.store(members->version, std::memory_order_release);
-}
-
 base::Status ApproxPrefixCacheProducer::Produce(
     plugin::RequestContext& request, std::span<const plugin::EndpointNumber> candidates) {
-  ForgetTheGone();
+  gone_.Visit(fleet_, [&](plugin::EndpointNumber n) { index_.Forget(n); });
   const plugin::TokenizedPrompt* tokens = request.attributes.Get(tokens_);
   if (!tokens || !request.body || candidates.empty()) return base::OkStatus();
 

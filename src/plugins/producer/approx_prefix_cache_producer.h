@@ -21,12 +21,9 @@
 // Thread safety: shared by all workers. Limits: prefix::PrefixIndex::kBytesMaxDefault of memory.
 #pragma once
 
-#include <atomic>
-#include <mutex>
-#include <vector>
-
 #include "plugin/catalogue.h"
 #include "plugin/keys.h"
+#include "plugins/producer/gone_endpoints.h"
 #include "prefix/prefix_index.h"
 
 namespace llmd::plugins {
@@ -66,16 +63,13 @@ class ApproxPrefixCacheProducer final : public plugin::Plugin,
   uint32_t BlockTokens(const fleet::View& view) const;
   uint64_t BlocksMax(uint32_t block_tokens) const;
   uint64_t Capacity(const fleet::View& view, plugin::EndpointNumber n, uint32_t block_tokens) const;
-  void ForgetTheGone();
 
   const ApproxPrefixCacheParameters parameters_;
   const plugin::Slot<plugin::PrefixCacheMatchInfo> match_;
   const plugin::Slot<plugin::TokenizedPrompt> tokens_;
   fleet::Fleet& fleet_;
   prefix::PrefixIndex index_;
-  std::atomic<uint64_t> seen_version_{0};
-  std::mutex members_mutex_;
-  std::vector<uint64_t> generations_;  // by number, 0 = not a member
+  GoneEndpoints gone_;
 };
 
 plugin::PluginType ApproxPrefixCacheProducerType();

@@ -254,7 +254,7 @@ TEST(PrecisePrefixCacheProducer, ReadsUpstreamsParametersAndRefusesWhatItCannotD
         "60000000000, inMemoryConfig: {size: 1000, podCacheSize: 10}}}}",
         "{indexerConfig: {kvBlockIndexConfig: {costAwareMemoryConfig: {size: 32MiB}}}}",
         "{kvEventsConfig: {concurrency: 4, engineType: sglang, discoverPods: false, "
-        "podDiscoveryConfig: {podLabelSelector: a=b, podNamespace: n}}}"}) {
+        "podDiscoveryConfig: {podLabelSelector: a=b, podNamespace: ns}}}"}) {
     Precise x(yaml);
   }
   for (const char* yaml :

@@ -87,7 +87,7 @@ class ReplyReader {
         return;
       case JsonEvent::kObject:
         if (depth == level()) prompts_.emplace_back();
-        if (depth == level() + 3 && section_ == Section::kPlaceholders) {
+        if (depth == level() + 4 && section_ == Section::kPlaceholders) {
           prompts_.back().prompt.features.push_back({.modality = modality_});
         }
         return;
