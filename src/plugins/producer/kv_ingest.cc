@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "base/strings.h"
 
@@ -55,51 +56,66 @@ std::optional<plugin::EventReplay> KvIngest::ReplayOf(const prefix::KvAction& ac
 
 std::vector<plugin::EventPublisher> KvIngest::OnMembers(const fleet::Members& members,
                                                         base::TimePoint now) {
-  std::set<std::string> addresses;
-  std::map<std::string_view, std::vector<const fleet::Endpoint*>> by_host;
-  for (const fleet::EndpointNumber n : members.numbers) {
-    const fleet::Endpoint& endpoint = *members.by_number[n];
-    addresses.insert(endpoint.host_port);
-    by_host[endpoint.spec.address].push_back(&endpoint);
-  }
-  for (const std::string& address : addresses_) {
-    if (!addresses.contains(address)) feed_.RemoveEndpoint(address);
-  }
-  addresses_.swap(addresses);
-
+  RankMembers(members);
   std::vector<plugin::EventPublisher> publishers;
   const auto& discovery = parameters_.discovery;
-  for (auto& [host, endpoints] : by_host) {
-    std::ranges::sort(endpoints, {}, [](const auto* e) { return e->spec.port; });
-    for (uint32_t rank = 0; rank < endpoints.size(); ++rank) {
-      const fleet::Endpoint& endpoint = *endpoints[rank];
-      plugin::EventPublisher publisher{.label = endpoint.host_port};
-      if (connects_) {
-        publisher.events = AddressOf(
-            endpoint.spec,
-            PortOf(endpoint.spec, kKvEventsPortLabel, discovery.socket_port, rank));
-      }
-      publisher.replay = AddressOf(
-          endpoint.spec,
-          PortOf(endpoint.spec, kKvReplayPortLabel, discovery.replay_socket_port, rank));
-      if (publisher.events.empty() && publisher.replay.empty()) continue;
-      const uint32_t own_rank = connects_ ? rank : 0;
-      auto id = feed_.Find(endpoint.host_port, own_rank);
-      if (!id) {
-        const auto added = feed_.AddPublisher({.address = endpoint.host_port,
-                                               .rank = own_rank,
-                                               .model = parameters_.model_name,
-                                               .can_replay = !publisher.replay.empty()},
-                                              now);
-        if (!added) continue;  // at the limit; the endpoint is scored by what was sent there
-        id = *added;
-      }
-      publisher.id = *id;
-      publishers.push_back(std::move(publisher));
+  for (const fleet::EndpointNumber n : members.numbers) {
+    const fleet::Endpoint& endpoint = *members.by_number[n];
+    const uint32_t rank = members_.at(endpoint.host_port).rank;
+    plugin::EventPublisher publisher{.label = endpoint.host_port};
+    if (connects_) {
+      publisher.events = AddressOf(
+          endpoint.spec, PortOf(endpoint.spec, kKvEventsPortLabel, discovery.socket_port, rank));
     }
+    publisher.replay =
+        AddressOf(endpoint.spec, PortOf(endpoint.spec, kKvReplayPortLabel,
+                                        discovery.replay_socket_port, rank));
+    if (publisher.events.empty() && publisher.replay.empty()) continue;
+    const uint32_t own_rank = connects_ ? rank : 0;
+    auto id = feed_.Find(endpoint.host_port, own_rank);
+    if (!id) {
+      const auto added = feed_.AddPublisher({.address = endpoint.host_port,
+                                             .rank = own_rank,
+                                             .model = parameters_.model_name,
+                                             .can_replay = !publisher.replay.empty()},
+                                            now);
+      if (!added) continue;  // at the limit; the endpoint is scored by what was sent there
+      id = *added;
+    }
+    publisher.id = *id;
+    publishers.push_back(std::move(publisher));
   }
   MakeReport(now);
   return publishers;
+}
+
+// Forgets who left. A member keeps its rank as long as it is one, whoever else leaves its address.
+void KvIngest::RankMembers(const fleet::Members& members) {
+  std::vector<const fleet::Endpoint*> endpoints;
+  std::set<std::string_view> here;
+  for (const fleet::EndpointNumber n : members.numbers) {
+    endpoints.push_back(members.by_number[n].get());
+    here.insert(endpoints.back()->host_port);
+  }
+  std::map<std::string_view, std::set<uint32_t>> taken;  // by address
+  for (auto it = members_.begin(); it != members_.end();) {
+    if (here.contains(it->first)) {
+      taken[it->second.address].insert(it->second.rank);
+      ++it;
+    } else {
+      feed_.RemoveEndpoint(it->first);
+      it = members_.erase(it);
+    }
+  }
+  std::ranges::sort(endpoints, {}, [](const auto* e) { return e->spec.port; });
+  for (const fleet::Endpoint* endpoint : endpoints) {
+    if (members_.contains(endpoint->host_port)) continue;
+    std::set<uint32_t>& ranks = taken[endpoint->spec.address];
+    uint32_t rank = 0;
+    while (ranks.contains(rank)) ++rank;
+    ranks.insert(rank);
+    members_[endpoint->host_port] = {endpoint->spec.address, rank};
+  }
 }
 
 std::optional<plugin::EventReplay> KvIngest::OnEvent(std::optional<uint32_t> publisher,

@@ -3,16 +3,16 @@
 //
 // Publishers. With a bind address engines connect to us and name themselves in their topics;
 // otherwise every member of the fleet is connected to, at the port of its rank (its place among the
-// members of one address, by port) or of its label llmd.ai/kv-events-port; what was missed is asked
-// for at replaySocketPort plus rank, or the label llmd.ai/kv-replay-port. What left the fleet is
-// cleared.
+// members of one address, by port, kept while it is one) or of its label llmd.ai/kv-events-port;
+// what was missed is asked for at replaySocketPort plus rank, or the label llmd.ai/kv-replay-port.
+// What left the fleet is cleared.
 //
 // Thread safety: the EventConsumer side belongs to the ingest thread; index() and feed() as they
 // say; report() is for any thread.
 #pragma once
 
+#include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -72,6 +72,7 @@ class KvIngest : public plugin::EventConsumer {
 
  private:
   static std::optional<plugin::EventReplay> ReplayOf(const prefix::KvAction& action);
+  void RankMembers(const fleet::Members& members);
   void MakeReport(base::TimePoint now);
 
   const PreciseParameters::Events parameters_;
@@ -79,7 +80,11 @@ class KvIngest : public plugin::EventConsumer {
   const bool connects_;
   prefix::KvIndex index_;
   prefix::KvFeed feed_;
-  std::set<std::string> addresses_;  // of the members, as last told
+  struct Member {
+    std::string address;
+    uint32_t rank = 0;
+  };
+  std::map<std::string, Member> members_;  // by host_port, as last told
   base::TimePoint reported_at_{};
   base::Snapshot<Report> report_;
 };

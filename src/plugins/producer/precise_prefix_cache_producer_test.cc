@@ -236,6 +236,17 @@ TEST(PrecisePrefixCacheProducer, SaysWhomToConnectTo) {
   EXPECT_EQ(x.publishers[2].events, "tcp://10.0.0.1:6002") << "its place at that address";
   EXPECT_EQ(x.publishers[2].replay, "tcp://10.0.0.1:7002");
   EXPECT_THAT(x.consumer->subscription().topics, IsEmpty());
+  // Who stays keeps its place, and who comes takes the one that is free.
+  x.scene.SetMembers({{.name = "s1", .address = "10.0.0.1", .port = 8001},
+                      {.name = "s2", .address = "10.0.0.1", .port = 8002},
+                      {.name = "s9", .address = "10.0.0.1", .port = 9000}});
+  std::map<std::string, std::string> events;
+  for (const auto& p : x.consumer->OnMembers(*x.scene.fleet().members(), At())) {
+    events[p.label] = p.events;
+  }
+  EXPECT_EQ(events["10.0.0.1:8001"], "tcp://10.0.0.1:6001");
+  EXPECT_EQ(events["10.0.0.1:8002"], "tcp://10.0.0.1:6002");
+  EXPECT_EQ(events["10.0.0.1:9000"], "tcp://10.0.0.1:6000");
   x.scene.SetMembers({{.name = "a",
                        .address = "fd00::1",
                        .port = 1,
