@@ -26,8 +26,7 @@ plugins:
   parameters: {{modelName: sim, vllm: {{url: "http://127.0.0.1:{render}"}}}}
 - type: precise-prefix-cache-producer
   parameters:
-    kvEventsConfig:
-      podDiscoveryConfig: {{socketPort: {events}, replaySocketPort: {replay}}}
+    kvEventsConfig: {{{kv_events}}}
 - type: prefix-cache-scorer
   parameters: {{prefixMatchInfoProducerName: precise-prefix-cache-producer}}
 - type: no-hit-lru-scorer
@@ -81,10 +80,10 @@ class Fleet:
         for program in [*self.engines, self.renderer]:
             program.__exit__(*error)
 
-    def start_engine(self, i):
+    def start_engine(self, i, endpoint=""):
         self.engines[i] = Program(
             [LLMD, "sim", "--port", self.ports[i], "--profile", "instant", "--model", MODEL,
-             "--enable-kvcache", "--zmq-endpoint", f"tcp://*:{self.events + i}",
+             "--enable-kvcache", "--zmq-endpoint", endpoint or f"tcp://*:{self.events + i}",
              "--kv-events-replay-endpoint", f"tcp://*:{self.replay + i}"],
             f"engine {i}").__enter__()
         wait_for_http(f"http://127.0.0.1:{self.ports[i]}/health", self.engines[i])
@@ -93,13 +92,14 @@ class Fleet:
         self.engines[i].process.send_signal(signal.SIGKILL)
         self.engines[i].__exit__(None, None, None)
 
-    def config(self, discovery=""):
-        return CONFIG.format(render=self.render, events=self.events, replay=self.replay,
-                             discovery=discovery)
+    def config(self, discovery="", kv_events=""):
+        kv_events = kv_events or ("podDiscoveryConfig: {socketPort: %d, replaySocketPort: %d}"
+                                  % (self.events, self.replay))
+        return CONFIG.format(render=self.render, kv_events=kv_events, discovery=discovery)
 
-    def gateway(self):
+    def gateway(self, kv_events=""):
         path = self.folder / "gateway.yaml"
-        path.write_text(self.config())
+        path.write_text(self.config(kv_events=kv_events))
         program = Program([LLMD, "gateway", "--config-file", path, "--endpoints",
                            ",".join(f"127.0.0.1:{p}" for p in self.ports), "--listen",
                            f"127.0.0.1:{self.listen}", "--metrics-port", self.admin,
@@ -280,6 +280,33 @@ def test_the_endpoint_picker_decides_alike(fleet):
         program.__exit__(None, None, None)
 
 
+def test_engines_may_connect_to_the_picker(fleet):
+    address = f"tcp://127.0.0.1:{free_ports(1)}"
+    for i in range(ENGINES):
+        fleet.kill_engine(i)
+        fleet.start_engine(i, address)
+    program = fleet.gateway(f"zmqEndpoint: '{address}'")
+    try:
+        # An engine that has not connected yet publishes to nobody: until each was heard.
+        fresh = iter(range(10_000, 20_000))
+
+        def heard():
+            fleet.ask(next(fresh), 0)
+            return len(fleet.publishers()) == ENGINES
+
+        until(heard, 30)
+        settle(fleet)
+        homes = {100 + g: fleet.ask(100 + g, 0)[0] for g in range(GROUPS)}
+        settle(fleet)
+        for group, home in homes.items():
+            engine, decision = fleet.ask(group, 1)
+            assert engine == home, f"group {group} is at {home}, went to {engine}: {decision}"
+        states = {p["endpoint"]: p["state"] for p in fleet.publishers()}
+        assert len(states) == ENGINES, states
+    finally:
+        program.__exit__(None, None, None)
+
+
 def background(fleet, stop):
     """Requests of all groups, whatever becomes of them."""
     question = 1000
@@ -296,7 +323,8 @@ def main():
         return report([test_requests_go_where_the_blocks_are,
                        test_a_killed_engine_is_forgotten_and_comes_back,
                        test_a_killed_picker_is_warm_again_by_replay,
-                       test_the_endpoint_picker_decides_alike], fleet)
+                       test_the_endpoint_picker_decides_alike,
+                       test_engines_may_connect_to_the_picker], fleet)
 
 
 if __name__ == "__main__":
