@@ -244,7 +244,7 @@ TEST(KvEventsTest, ASubscriberKnowsExactlyWhatIsHeld) {
   for (const Case& c :
        {Case{"maps", true, false, false, 0, 0, engine::WireHashKind::kSha256Cbor},
         Case{"bytes", true, true, false, 90, 0, engine::WireHashKind::kSha256Cbor},
-        Case{"arrays", false, false, true, 40, 3, engine::WireHashKind::kXxhashCbor},
+        Case{"arrays", false, false, true, 200, 3, engine::WireHashKind::kXxhashCbor},
         Case{"arrays, bytes", false, true, true, 500, 0, engine::WireHashKind::kXxhashCbor}}) {
     SCOPED_TRACE(c.name);
     const auto servers = StartServers([&](SimOptions* o) {
