@@ -380,7 +380,7 @@ TEST_F(ZmqTest, MistakesAreToldAtOnce) {
 
 TEST(ZmqKeysTest, FromBareFilesAndCertificates) {
   const ZmqKeyPair pair = ZmqKeyPair::Generate();
-  const std::string path = testing::TempDir() + "/llmd_zmq_keys_test";
+  const std::string path = testing::TempDir() + "/llmd_zmq_keys_test" + std::to_string(::getpid());
   auto write = [&](const std::string& text) { std::ofstream(path) << text; };
   write(pair.secret_key + "\n");
   EXPECT_EQ(LoadZmqKeyPair(path)->public_key, pair.public_key);
