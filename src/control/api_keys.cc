@@ -1,4 +1,4 @@
-#include "gateway/api_keys.h"
+#include "control/api_keys.h"
 
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
@@ -7,7 +7,7 @@
 
 #include "base/strings.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 namespace {
 
 int HexValue(char c) {
@@ -89,4 +89,4 @@ std::optional<size_t> ApiKeys::Check(std::string_view authorization) const {
   return found;
 }
 
-}  // namespace llmd::gateway
+}  // namespace llmd::control

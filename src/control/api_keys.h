@@ -1,4 +1,4 @@
-// Who may use the gateway: bearer keys, kept only as SHA-256 digests.
+// Who may use a door over HTTP: bearer keys, kept only as SHA-256 digests.
 //
 // File format, one key per line: `NAME SHA256HEX`, `#` starts a comment. A digest is made with
 // `printf %s "$KEY" | sha256sum`. NAME labels the key's counters and may not repeat.
@@ -17,7 +17,7 @@
 
 #include "base/status.h"
 
-namespace llmd::gateway {
+namespace llmd::control {
 
 // A check is one pass of 32-byte compares, about 2 ns each: 1,000 keep it below the cost of a read.
 inline constexpr size_t kApiKeysMax = 1000;
@@ -39,4 +39,4 @@ class ApiKeys {
   std::vector<Digest> digests_;
 };
 
-}  // namespace llmd::gateway
+}  // namespace llmd::control

@@ -1,8 +1,8 @@
-#include "gateway/api_keys.h"
+#include "control/api_keys.h"
 
 #include <gtest/gtest.h>
 
-namespace llmd::gateway {
+namespace llmd::control {
 namespace {
 
 // printf %s secret-a | sha256sum
@@ -54,4 +54,4 @@ TEST(ApiKeys, RefusesMoreThanTheLimit) {
 }
 
 }  // namespace
-}  // namespace llmd::gateway
+}  // namespace llmd::control

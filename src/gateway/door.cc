@@ -91,7 +91,7 @@ bool Door::Refuse(net::ServerExchange& exchange, std::optional<size_t>* key) {
                            "not relayed");
     return true;
   }
-  const ApiKeys* keys = keys_.Get();
+  const control::ApiKeys* keys = keys_.Get();
   if (!keys) return false;
   const std::string_view shown = head.fields.Get(HttpFieldId::kAuthorization);
   *key = keys->Check(shown);
@@ -156,7 +156,7 @@ void Door::SetBackends(const control::Backends& backends) {
 
 std::string_view Door::KeyName(size_t key) {
   // A reload while the request ran may have changed the list.
-  const ApiKeys* keys = keys_.Get();
+  const control::ApiKeys* keys = keys_.Get();
   return keys && key < keys->size() ? std::string_view(keys->name(key)) : std::string_view();
 }
 
@@ -178,7 +178,7 @@ const telemetry::CounterHandle& Door::OutcomeCounter(std::string_view outcome, i
 void Door::Finished(const telemetry::AccessRecord& record, std::optional<size_t> key) {
   OutcomeCounter(record.outcome, record.status).Add(worker_);
   if (key) {
-    const ApiKeys* keys = keys_.Get();
+    const control::ApiKeys* keys = keys_.Get();
     if (keys != counted_keys_) {
       counted_keys_ = keys;
       key_counters_.clear();

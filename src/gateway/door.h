@@ -18,7 +18,7 @@
 #include "control/state.h"
 #include "director/director.h"
 #include "fleet/fleet.h"
-#include "gateway/api_keys.h"
+#include "control/api_keys.h"
 #include "gateway/relay.h"
 #include "net/http_client.h"
 #include "net/http_server.h"
@@ -32,7 +32,7 @@ enum class Limit : uint8_t { kMemoryBudget, kBodyBytes, kHead, kTimeout, kCount 
 
 struct DoorShared {
   control::State& state;
-  base::Snapshot<ApiKeys> keys;             // null: no keys asked for
+  base::Snapshot<control::ApiKeys> keys;             // null: no keys asked for
   base::Snapshot<std::string> models_body;  // reply to GET /v1/models; null: not known yet
   control::EngineHeader engine_header;
   net::ClientTimeouts engine_timeouts;
@@ -96,9 +96,9 @@ class Door final : public net::HttpService {
   std::vector<Target> targets_;  // by endpoint number
   std::vector<std::unique_ptr<Relay>> relays_;
   std::vector<Relay*> idle_relays_;
-  base::Snapshot<ApiKeys>::Reader keys_;
+  base::Snapshot<control::ApiKeys>::Reader keys_;
   base::Snapshot<std::string>::Reader models_body_;
-  const ApiKeys* counted_keys_ = nullptr;  // whose counters key_counters_ holds
+  const control::ApiKeys* counted_keys_ = nullptr;  // whose counters key_counters_ holds
   std::vector<KeyCounters> key_counters_;
   telemetry::CounterHandle limits_[static_cast<size_t>(Limit::kCount)];
   telemetry::CounterHandle key_missing_, key_unknown_;

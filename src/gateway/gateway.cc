@@ -152,8 +152,9 @@ base::Status Gateway::Impl::BeginControl() {
   return host.control().WatchFile(
       "api-keys", options.api_key_file, kKeyFileBytesMax,
       [this](std::string_view content) -> base::Status {
-        LLMD_ASSIGN_OR_RETURN(ApiKeys keys, ApiKeys::Parse(content, options.api_key_file));
-        shared.keys.Publish(std::make_shared<const ApiKeys>(std::move(keys)));
+        LLMD_ASSIGN_OR_RETURN(auto keys,
+                              control::ApiKeys::Parse(content, options.api_key_file));
+        shared.keys.Publish(std::make_shared<const control::ApiKeys>(std::move(keys)));
         return base::OkStatus();
       });
 }
