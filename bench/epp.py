@@ -199,7 +199,8 @@ class EppBench:
                 self.load_scenario(profile, endpoints, rows, others)
 
     def chunk_names(self):
-        return [name.format(self.gauge.chunks) for name in (CHUNK, CHUNK_FAST, CHUNK_MANY, RESPONSE)]
+        names = (CHUNK, CHUNK_FAST, CHUNK_MANY, RESPONSE)
+        return [name.format(self.gauge.chunks) for name in names]
 
     def load_scenario(self, profile, endpoints, rows, others):
         engines = self.engines(endpoints)
