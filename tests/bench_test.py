@@ -129,7 +129,7 @@ def test_picker_benchmark_runs():
         assert done.returncode == 0, done.stdout + done.stderr
         with open(path) as file:
             rows = json.load(file)["rows"]
-    assert len(rows) == 8, [row["name"] for row in rows]
+    assert len(rows) == 9, [row["name"] for row in rows]
     for row in rows:
         assert row["name"] in done.stdout
         assert row["ours"] is not None and row["target"], row
