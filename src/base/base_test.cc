@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "base/adaptive_mutex.h"
 #include "base/arena.h"
@@ -59,6 +61,24 @@ TEST(Buffer, ThePoolKeepsNoMoreThanItsLimit) {
   EXPECT_EQ(huge->capacity(), size_t{1 << 20});
   pool.Put(huge);
   EXPECT_EQ(pool.kept_bytes(), size_t{8 << 10});
+}
+
+TEST(Buffer, LargeBlocksBeginHalfAPageOff) {
+  BufferPool pool(4 << 20);
+  std::vector<Block*> blocks;
+  for (size_t bytes : {4096u, 8192u, 16384u, 100000u, 1u << 18, (1u << 20) + 1}) {
+    Block* block = pool.Get(bytes);
+    EXPECT_GE(block->capacity(), bytes);
+    std::memset(block->data(), 1, block->capacity());
+    const size_t place = reinterpret_cast<uintptr_t>(block->data()) % 4096;
+    if (bytes >= 16384) {
+      EXPECT_EQ(place, 2048u) << bytes;
+    } else {
+      EXPECT_EQ(place % 64, 0u) << bytes;
+    }
+    blocks.push_back(block);
+  }
+  for (Block* block : blocks) pool.Put(block);
 }
 
 TEST(Arena, ResetKeepsTheFirstChunk) {

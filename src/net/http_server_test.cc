@@ -142,6 +142,39 @@ TEST_F(HttpServerTest, LargeBodiesArriveWholeAndInFewPieces) {
   }
 }
 
+TEST_F(HttpServerTest, AfterALargeRequestTheNextIsReadWithItsHeadAndTheHeadAloneIsKept) {
+  Start();
+  size_t first_piece_bytes = 0;
+  service_.prepare = [&](TestHandler& h) {
+    first_piece_bytes = 0;
+    h.on_body = [&](TestHandler& self) {
+      if (first_piece_bytes == 0) first_piece_bytes = self.body.size();
+    };
+  };
+  const std::string large(100 << 10, 'b');
+  RawPeer client = Connect();
+  for (size_t i = 1; i <= 3; ++i) {
+    const std::string body = i < 3 ? large : "small";
+    ASSERT_TRUE(client.Send("POST /" + std::to_string(i) + " HTTP/1.1\r\nHost: h" +
+                            std::to_string(i) + "\r\nContent-Length: " +
+                            std::to_string(body.size()) + "\r\n\r\n" + body));
+    ASSERT_TRUE(TurnUntil(loop_, [&] {
+      return service_.handlers.size() == i && service_.last().body_ended;
+    }));
+    EXPECT_EQ(service_.last().body, body);
+    EXPECT_EQ(service_.last().exchange->head().target, "/" + std::to_string(i));
+    EXPECT_EQ(service_.last().exchange->head().authority, "h" + std::to_string(i));
+    if (i == 1) {
+      EXPECT_LT(first_piece_bytes, size_t{16 << 10});
+    } else if (i == 2) {
+      EXPECT_GT(first_piece_bytes, size_t{16 << 10});
+    }
+    EXPECT_LE(loop_.buffers().live_bytes(), size_t{16 << 10});  // what may wait for an answer
+    service_.last().exchange->Respond(200, "", "r" + std::to_string(i));
+    ASSERT_TRUE(client.WaitFor("r" + std::to_string(i)));
+  }
+}
+
 TEST_F(HttpServerTest, Sends100ContinueOnlyToWhoWaitsForIt) {
   Start();
   Echo();

@@ -9,8 +9,12 @@
 namespace llmd::net {
 namespace {
 
-// A request head with a typical prompt fits; larger bodies get a block of their own.
+// A request head with a typical prompt fits; larger bodies get a block of their own. After a large
+// request the next head is read with room for as large a body.
 constexpr size_t kHeadReadBytes = 16 << 10;
+// Rooms beyond kUnsureReadBytesMax are only offered when bytes for them are known to wait, so that
+// a sender of little cannot pin much.
+constexpr size_t kUnsureReadBytesMax = 64 << 10;
 constexpr size_t kBodyReadBytesMax = base::BufferPool::kLargestPooledBytes;
 // While at least this much of a body is to come, the socket reports larger amounts at once: a
 // sender on another core would otherwise wake us for every segment, which costs more than the
@@ -34,6 +38,7 @@ ServerConnection::ServerConnection(HttpServer::Impl& server, const runtime::Sock
       in_(server.loop.buffers()),
       parser_(server.options.limits),
       id_(id),
+      head_read_bytes_(kHeadReadBytes),
       last_read_(server.loop.now()),
       last_write_(last_read_),
       head_began_(last_read_) {}
@@ -78,17 +83,21 @@ bool ServerConnection::WantsRead() const {
 }
 
 size_t ServerConnection::ReadSize() const {
-  if (phase_ == Phase::kExchange && exchange_->head_.framing == wire::HttpFraming::kLength) {
-    return static_cast<size_t>(
-        std::clamp<uint64_t>(exchange_->body_left_, kHeadReadBytes, kBodyReadBytesMax));
+  if (phase_ == Phase::kHead) return head_read_bytes_;
+  if (phase_ != Phase::kExchange) return kHeadReadBytes;
+  if (exchange_->head_.framing == wire::HttpFraming::kLength) {
+    const bool sure = filled_ || low_water_ > 1;
+    return static_cast<size_t>(std::clamp<uint64_t>(
+        exchange_->body_left_, kHeadReadBytes, sure ? kBodyReadBytesMax : kUnsureReadBytesMax));
   }
-  if (phase_ == Phase::kExchange && exchange_->body_bytes_ > kHeadReadBytes) return 64 << 10;
-  return kHeadReadBytes;
+  return exchange_->body_bytes_ > kHeadReadBytes ? kUnsureReadBytesMax : kHeadReadBytes;
 }
 
 void ServerConnection::ReadWhileWanted() {
   while (can_read_ && WantsRead()) {
-    const runtime::IoResult result = stream_->Read(in_.Room(ReadSize()));
+    const std::span<char> room = in_.Room(ReadSize());
+    const runtime::IoResult result = stream_->Read(room);
+    filled_ = result.bytes == room.size();
     if (result.bytes > 0) {
       if (phase_ == Phase::kHead && in_.empty()) head_began_ = loop().now();
       last_read_ = loop().now();
@@ -166,11 +175,27 @@ void ServerConnection::ProcessHead() {
   StartExchange();
 }
 
+// Keeps the bytes that the views of the head look at, until the response is over. A large block
+// that holds the body as well is not kept for so long: the head then moves.
+void ServerConnection::HoldHead() {
+  ServerExchange& exchange = *exchange_;
+  const std::string_view bytes = in_.unread().substr(0, exchange.head_.head_bytes);
+  if (head_read_bytes_ > kHeadReadBytes) {
+    exchange.head_hold_ = loop().buffers().Copy(bytes);
+    const wire::ParseState again =
+        parser_.ParseRequest(exchange.head_hold_.view(), exchange.head_);
+    parser_.Reset();
+    LLMD_CHECK(again == wire::ParseState::kDone, "a request head was read in two ways");
+  } else {
+    exchange.head_hold_ = in_.Share(bytes);
+  }
+  in_.Consume(bytes.size());
+}
+
 void ServerConnection::StartExchange() {
   ServerExchange& exchange = *exchange_;
   const wire::RequestHead& head = exchange.head_;
-  exchange.head_hold_ = in_.Share(in_.unread().substr(0, head.head_bytes));
-  in_.Consume(head.head_bytes);
+  HoldHead();
   exchange.suppress_body_ = head.method == wire::HttpMethod::kHead;
   exchange.body_left_ = head.framing == wire::HttpFraming::kLength ? head.content_length : 0;
   exchange.body_ended_ = head.framing == wire::HttpFraming::kNone;
@@ -340,6 +365,8 @@ void ServerConnection::EndExchange() {
   const bool again =
       !closing_ && !server_.draining && !exchange_->close_after_ && exchange_->body_ended_;
   const bool all_read = exchange_->body_ended_ && in_.empty() && !read_ended_;
+  head_read_bytes_ = static_cast<size_t>(std::clamp<uint64_t>(
+      exchange_->head_.head_bytes + exchange_->body_bytes_, kHeadReadBytes, kBodyReadBytesMax));
   --server_.active_count;
   server_.Recycle(std::move(exchange_));
   last_read_ = loop().now();

@@ -89,6 +89,7 @@ class ServerConnection final : public runtime::IoHandler, public runtime::TurnHo
   void Process();
   void ProcessHead();
   void BeginExchange();
+  void HoldHead();
   void StartExchange();
   void SendContinueIfDue();
   void ProcessBody();
@@ -128,6 +129,8 @@ class ServerConnection final : public runtime::IoHandler, public runtime::TurnHo
   uint64_t id_;
   uint64_t request_count_ = 0;
   size_t low_water_ = 1;  // as last told to the stream
+  size_t head_read_bytes_;  // room for a head and what comes with it, by the request before
+  bool filled_ = false;     // the last read filled its room: more is there
   base::TimePoint last_read_;
   base::TimePoint last_write_;
   base::TimePoint head_began_;
