@@ -12,6 +12,7 @@ int Main(int argc, char** argv, const plugin::Catalogue& catalogue);
 
 int GatewayMain(int argc, char** argv, const plugin::Catalogue& catalogue);
 int EppMain(int argc, char** argv, const plugin::Catalogue& catalogue);
+int IndexMain(int argc, char** argv, const plugin::Catalogue& catalogue);
 int UpMain(int argc, char** argv, const plugin::Catalogue& catalogue);
 int ConfigMain(int argc, char** argv, const plugin::Catalogue& catalogue);
 int SimMain(int argc, char** argv);

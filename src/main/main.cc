@@ -15,6 +15,7 @@ usage: llmd COMMAND [options]        llmd COMMAND --help explains one
   up        a gateway and simulated model servers in one process: try llmd in a second
   gateway   OpenAI-compatible endpoint over many model servers, routed by prefix cache and load
   epp       Endpoint Picker: tells Envoy (ext_proc) which model server gets a request
+  index     the index of KV blocks as a service, for routers of other makes
   sim       simulated vLLM servers on real ports, with calibrated timing
   bench     load generator: open or closed loop, streaming, latency percentiles
   config    check, print and describe the configuration
@@ -39,6 +40,7 @@ int Main(int argc, char** argv, const plugin::Catalogue& catalogue) {
   if (command == "up") return UpMain(argc - 1, argv + 1, catalogue);
   if (command == "gateway") return GatewayMain(argc - 1, argv + 1, catalogue);
   if (command == "epp") return EppMain(argc - 1, argv + 1, catalogue);
+  if (command == "index") return IndexMain(argc - 1, argv + 1, catalogue);
   if (command == "config") return ConfigMain(argc - 1, argv + 1, catalogue);
   if (command == "sim") return SimMain(argc - 1, argv + 1);
   if (command == "bench") return BenchMain(argc - 1, argv + 1);
@@ -50,8 +52,8 @@ int Main(int argc, char** argv, const plugin::Catalogue& catalogue) {
     Print(stdout, kHelp);
     return 0;
   }
-  static constexpr std::string_view kCommands[] = {"up",    "gateway", "epp",    "sim",
-                                                   "bench", "config",  "version"};
+  static constexpr std::string_view kCommands[] = {"up",  "gateway", "epp",    "index",
+                                                   "sim", "bench",   "config", "version"};
   if (!command.empty()) {
     std::string text = base::Concat("llmd: unknown command \"", command, "\"");
     const std::string_view nearest = base::NearestWord(command, kCommands);
