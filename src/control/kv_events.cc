@@ -6,10 +6,12 @@
 #include <utility>
 
 #include "base/strings.h"
+#include "control/event_store.h"
 #include "net/zmq.h"
 #include "net/zmq_replay.h"
 #include "plugin/events.h"
 #include "prefix/kv_events.h"
+#include "runtime/thread_pool.h"
 #include "runtime/worker.h"
 #include "telemetry/log.h"
 
@@ -24,6 +26,7 @@ using plugin::EventSubscription;
 using telemetry::MetricId;
 
 constexpr size_t kFrames = 3;  // topic, sequence, payload
+constexpr size_t kLookupsWaitingMax = 16;
 
 base::Result<net::ZmqSecurity> SecurityOf(const EventSubscription& subscription) {
   net::ZmqSecurity security{.allowed_addresses = subscription.allowed_addresses};
@@ -101,6 +104,7 @@ class KvEvents::Impl {
   const telemetry::GaugeHandle subscribers_;
   bool started_ = false;
   runtime::WorkerPool thread_;
+  std::unique_ptr<runtime::ThreadPool> lookups_;  // of names of servers that are written to
   // All below belongs to the thread.
   std::unique_ptr<net::ZmqContext> context_;
   std::vector<std::unique_ptr<Feed>> feeds_;
@@ -158,6 +162,7 @@ class KvEvents::Impl::Feed final : public net::ZmqSink {
   }
   void Perform(const std::optional<EventReplay>& replay) {
     if (replay) owner_.Ask(*this, *replay);
+    if (store_) store_->Write();
   }
 
   const plugin::Plugin* plugin() const { return plugin_.get(); }
@@ -178,7 +183,8 @@ class KvEvents::Impl::Feed final : public net::ZmqSink {
   const std::shared_ptr<plugin::Plugin> plugin_;
   EventConsumer& consumer_;
   net::ZmqSecurity client_security_;
-  std::optional<SocketCounts> counts_;  // of bound_
+  std::unique_ptr<EventStoreWriter> store_;  // nullptr: it does not write
+  std::optional<SocketCounts> counts_;       // of bound_
   std::unique_ptr<net::ZmqSubscriber> bound_;
   std::map<uint32_t, std::unique_ptr<Link>> links_;
 };
@@ -270,6 +276,14 @@ void KvEvents::Impl::Link::OnReplayEnd(net::ZmqReplayEnd end, uint64_t messages)
 base::Status KvEvents::Impl::Feed::Open() {
   const EventSubscription& wanted = consumer_.subscription();
   LLMD_ASSIGN_OR_RETURN(client_security_, ClientSecurityOf(wanted));
+  auto* store = dynamic_cast<plugin::EventStore*>(plugin_.get());
+  if (store && !store->store_address().empty()) {
+    if (!owner_.lookups_) {
+      owner_.lookups_ = std::make_unique<runtime::ThreadPool>(1, kLookupsWaitingMax, "kv-lookup");
+    }
+    LLMD_ASSIGN_OR_RETURN(store_,
+                          EventStoreWriter::Create(owner_.loop(), *owner_.lookups_, *store));
+  }
   if (wanted.bind.empty()) return base::OkStatus();
   LLMD_ASSIGN_OR_RETURN(net::ZmqSecurity security, SecurityOf(wanted));
   counts_.emplace(owner_.metrics_, owner_.writer_, wanted.bind);
@@ -311,6 +325,7 @@ void KvEvents::Impl::Feed::Tick() {
   while (const std::optional<EventReplay> replay = consumer_.OnTick(now())) {
     owner_.Ask(*this, *replay);
   }
+  if (store_) store_->Write();
 }
 
 // ---- Impl --------------------------------------------------------------------------------------
@@ -327,6 +342,7 @@ KvEvents::Impl::Impl(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t wr
 KvEvents::Impl::~Impl() {
   thread_.Stop();
   feeds_.clear();
+  lookups_.reset();  // its jobs post to the loop
 }
 
 base::Status KvEvents::Impl::SetGeneration(const director::Generation& generation) {

@@ -7,7 +7,9 @@
 
 #include "base/strings.h"
 #include "net/grpc_client.h"
+#include "net/redis.h"
 #include "net/tls.h"
+#include "plugin/redis.h"
 #include "runtime/clock.h"
 #include "runtime/files.h"
 
@@ -16,6 +18,7 @@ namespace {
 
 using plugin::OutsideCall;
 using plugin::OutsideJob;
+using plugin::OutsideRedis;
 using plugin::OutsideTask;
 
 // On a pool thread.
@@ -27,8 +30,8 @@ base::Status RunJob(OutsideJob& job) {
   return job.Run();
 }
 
-enum class Kind : uint8_t { kJob, kHttp, kGrpc };
-constexpr std::string_view kKindNames[] = {"job", "http", "grpc"};
+enum class Kind : uint8_t { kJob, kHttp, kGrpc, kRedis };
+constexpr std::string_view kKindNames[] = {"job", "http", "grpc", "redis"};
 
 enum class Outcome : uint8_t { kOk, kError, kFull, kTimeout, kCancelled };
 constexpr std::string_view kOutcomeNames[] = {"ok", "error", "full", "timeout", "cancelled"};
@@ -73,6 +76,7 @@ class Outside::Impl {
 
  private:
   class Call;
+  class RedisRun;
   struct Server {
     std::string host;
     uint16_t port = 0;
@@ -89,10 +93,18 @@ class Outside::Impl {
     base::TimePoint begun{};
     Kind kind = Kind::kJob;
     std::unique_ptr<Call> call;
+    std::unique_ptr<RedisRun> redis;
+  };
+  struct RedisServer {
+    std::unique_ptr<net::RedisClient> client;
+    size_t runs = 0;  // under way
+    base::TimePoint used_at{};
   };
 
   base::Status Submit(std::shared_ptr<OutsideJob> job, uint64_t ticket);
   base::Status StartCall(OutsideCall& call, uint64_t ticket, Entry& entry);
+  base::Status StartRedis(OutsideRedis& task, uint64_t ticket, Entry& entry);
+  base::Result<RedisServer*> RedisServerFor(const std::string& address);
   base::Result<Server*> ServerFor(const OutsideCall& call);
   void Connect(Server& server, const OutsideCall& call);
   std::shared_ptr<net::TlsClientContext> TlsFor(const OutsideCall& call);
@@ -111,6 +123,7 @@ class Outside::Impl {
   net::Resolver resolver_;
   net::HttpClient http_;
   std::map<std::string, Server> servers_;
+  std::map<std::string, RedisServer> redis_servers_;
   std::unordered_map<uint64_t, Entry> entries_;
   size_t calls_ = 0;
   uint64_t last_ticket_ = 0;
@@ -220,17 +233,51 @@ class Outside::Impl::Call final : net::ClientHandler, net::GrpcClientHandler {
   bool again_ = false;
 };
 
+// One program under way. Dropping it cancels it.
+class Outside::Impl::RedisRun final : net::RedisWaiter {
+ public:
+  RedisRun(Impl& owner, uint64_t ticket, OutsideRedis& task, RedisServer& server)
+      : owner_(owner), ticket_(ticket), task_(task), server_(server) {
+    ++server_.runs;
+  }
+  ~RedisRun() {
+    --server_.runs;
+    if (run_ != 0) server_.client->Cancel(run_);
+  }
+  base::Status Start() {
+    LLMD_ASSIGN_OR_RETURN(run_, server_.client->Run(task_.program(), *this, task_.timeout));
+    return base::OkStatus();
+  }
+
+ private:
+  void OnRedisEnd(const base::Status& status) override {
+    run_ = 0;
+    task_.End(status);
+    owner_.Ended(ticket_);
+  }
+
+  Impl& owner_;
+  const uint64_t ticket_;
+  OutsideRedis& task_;  // kept by the entry
+  RedisServer& server_;
+  net::RedisRunId run_ = 0;
+};
+
 bool Outside::Impl::Begin(std::shared_ptr<OutsideTask> task, uint64_t* ticket,
                           OutsideWaiter& waiter) {
   *ticket = ++last_ticket_;
   Entry& entry = entries_[*ticket];
-  entry = {.waiter = &waiter, .task = task, .begun = loop_.now(), .kind = Kind::kJob, .call = {}};
+  entry = {.waiter = &waiter, .task = task, .begun = loop_.now(), .kind = Kind::kJob, .call = {},
+           .redis = {}};
   base::Status begun;
   if (auto job = std::dynamic_pointer_cast<OutsideJob>(task)) {
     begun = Submit(std::move(job), *ticket);
   } else if (auto* call = dynamic_cast<OutsideCall*>(task.get())) {
     entry.kind = call->protocol == OutsideCall::Protocol::kHttp ? Kind::kHttp : Kind::kGrpc;
     begun = StartCall(*call, *ticket, entry);
+  } else if (auto* redis = dynamic_cast<OutsideRedis*>(task.get())) {
+    entry.kind = Kind::kRedis;
+    begun = StartRedis(*redis, *ticket, entry);
   } else {
     begun = base::Unimplemented("an unknown kind of task");
   }
@@ -288,6 +335,37 @@ base::Status Outside::Impl::StartCall(OutsideCall& task, uint64_t ticket, Entry&
                       call.Send();
                     });
   return base::OkStatus();
+}
+
+base::Status Outside::Impl::StartRedis(OutsideRedis& task, uint64_t ticket, Entry& entry) {
+  auto found = RedisServerFor(task.server);
+  if (!found) return found.error();
+  (*found)->used_at = loop_.now();
+  entry.redis = std::make_unique<RedisRun>(*this, ticket, task, **found);
+  return entry.redis->Start();
+}
+
+base::Result<Outside::Impl::RedisServer*> Outside::Impl::RedisServerFor(
+    const std::string& address) {
+  if (const auto it = redis_servers_.find(address); it != redis_servers_.end()) return &it->second;
+  LLMD_ASSIGN_OR_RETURN(net::RedisAddress parsed, net::RedisAddress::Parse(address));
+  if (redis_servers_.size() >= kRedisServersMax) {
+    auto oldest = redis_servers_.end();
+    for (auto it = redis_servers_.begin(); it != redis_servers_.end(); ++it) {
+      if (it->second.runs > 0) continue;
+      if (oldest == redis_servers_.end() || it->second.used_at < oldest->second.used_at) {
+        oldest = it;
+      }
+    }
+    if (oldest == redis_servers_.end()) {
+      return std::unexpected(base::ResourceExhausted("too many Redis servers are in use"));
+    }
+    redis_servers_.erase(oldest);
+  }
+  RedisServer& server = redis_servers_[address];
+  server.client = std::make_unique<net::RedisClient>(
+      loop_, pools_.lookups, net::RedisOptions{.address = std::move(parsed)});
+  return &server;
 }
 
 base::Result<Outside::Impl::Server*> Outside::Impl::ServerFor(const OutsideCall& call) {

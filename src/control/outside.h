@@ -1,5 +1,5 @@
 // Outside: performs what plugins ask for beside the loop (plugin/outside.h), for one loop: jobs on
-// the threads of a pool, calls over HTTP and gRPC on the loop itself.
+// the threads of a pool, calls over HTTP and gRPC and programs on Redis servers on the loop itself.
 //
 // Thread safety: belongs to its loop's thread; OutsidePools is thread-safe.
 // Lifetime: pools end before the loops do (their jobs post to them) and may end after an Outside. A
@@ -8,7 +8,8 @@
 // Begin. 2. After Forget it is not told; a call under way is cut off, a job that has not begun does
 // not run. 3. Every task ends, or nobody waits for it.
 // Limits: kJobsWaitingMax jobs in the queue and kCallsMax calls at a time, beyond which a task ends
-// at once with kResourceExhausted; kServersMax servers, of which the one longest unused goes.
+// at once with kResourceExhausted; kServersMax servers, of which the one longest unused goes;
+// kRedisServersMax Redis servers likewise.
 #pragma once
 
 #include <cstdint>
@@ -65,6 +66,7 @@ class Outside {
  public:
   static constexpr size_t kCallsMax = 1024;
   static constexpr size_t kServersMax = 64;
+  static constexpr size_t kRedisServersMax = 8;  // each keeps a connection
   // After which a server's name is looked up anew.
   static constexpr base::Duration kResolveInterval = std::chrono::seconds(30);
 

@@ -10,6 +10,8 @@
 #include "gtest/gtest.h"
 #include "net/grpc_server.h"
 #include "net/http_server.h"
+#include "net/redis_testing.h"
+#include "plugin/redis.h"
 #include "runtime/clock.h"
 
 namespace llmd::control {
@@ -320,6 +322,101 @@ TEST_F(OutsideTest, CallsOverGrpc) {
   ASSERT_TRUE(outside.Begin(failing, waiter));
   ASSERT_TRUE(TurnUntil([&] { return waiter.told == 2; }));
   EXPECT_EQ(failing->status().code(), base::StatusCode::kNotFound);
+}
+
+// ---- Redis -------------------------------------------------------------------------------------
+
+struct RedisTask final : plugin::OutsideRedis {
+  explicit RedisTask(std::string address, std::vector<net::RedisScript::Command> round)
+      : script({std::move(round)}) {
+    server = std::move(address);
+  }
+  wire::RespProgram& program() override { return script; }
+  net::RedisScript script;
+};
+
+class OutsideRedisTest : public OutsideTest {
+ protected:
+  void SetUp() override {
+    if (!net::RedisServer::Installed()) GTEST_SKIP() << "redis-server is not installed";
+  }
+  // Asks until there is a server.
+  bool Connect(const std::string& url) {
+    return TurnUntil([&] {
+      const auto task = std::make_shared<RedisTask>(url, Commands({{"PING"}}));
+      Waiter asked;
+      return outside.Begin(task, asked) && TurnUntil([&] { return asked.told > 0; }) &&
+             task->status().ok();
+    });
+  }
+  static std::vector<net::RedisScript::Command> Commands(
+      std::vector<net::RedisScript::Command> commands) {
+    return commands;
+  }
+};
+
+TEST_F(OutsideRedisTest, AProgramIsRunAndItsWaiterIsTold) {
+  net::RedisServer server;
+  ASSERT_TRUE(Connect(server.url()));
+  const auto task =
+      std::make_shared<RedisTask>(server.url(), Commands({{"SET", "a", "1"}, {"GET", "a"}}));
+  ASSERT_TRUE(outside.Begin(task, waiter));
+  ASSERT_TRUE(TurnUntil([&] { return waiter.told > 0; }));
+  EXPECT_TRUE(task->status().ok());
+  EXPECT_THAT(task->script.replies, ::testing::ElementsAre("OK", "1"));
+  EXPECT_GE(Total("redis", "ok"), 2);
+}
+
+TEST_F(OutsideRedisTest, SlowDeadAndForgotten) {
+  net::RedisServer server;
+  ASSERT_TRUE(Connect(server.url()));
+  server.Freeze();
+  const auto slow = std::make_shared<RedisTask>(server.url(), Commands({{"PING"}}));
+  slow->timeout = std::chrono::milliseconds(10);
+  ASSERT_TRUE(outside.Begin(slow, waiter));
+  ASSERT_TRUE(TurnUntil([&] { return waiter.told > 0; }));
+  EXPECT_EQ(slow->status().code(), base::StatusCode::kDeadlineExceeded);
+
+  auto forgotten = std::make_shared<RedisTask>(server.url(), Commands({{"PING"}}));
+  ASSERT_TRUE(outside.Begin(forgotten, waiter));
+  outside.Forget(waiter);
+  EXPECT_TRUE(forgotten->cancelled());
+  forgotten.reset();
+  server.Kill();
+  // Who asks for a server that is gone is told so at once, and does not wait.
+  ASSERT_TRUE(TurnUntil([&] {
+    const auto task = std::make_shared<RedisTask>(server.url(), Commands({{"PING"}}));
+    Waiter asked;
+    if (outside.Begin(task, asked)) {
+      outside.Forget(asked);
+      return false;
+    }
+    return task->status().code() == base::StatusCode::kUnavailable;
+  }));
+  EXPECT_EQ(waiter.told, 1);
+  server.Start();
+  ASSERT_TRUE(Connect(server.url()));
+}
+
+TEST_F(OutsideRedisTest, ServersAreBounded) {
+  net::RedisServer server;
+  for (size_t i = 0; i < 2 * Outside::kRedisServersMax; ++i) {
+    const std::string url = server.url() + "/" + std::to_string(i);
+    ASSERT_TRUE(Connect(url)) << "the one longest unused goes";
+  }
+  server.Freeze();
+  std::vector<Waiter> waiters(Outside::kRedisServersMax + 1);
+  for (size_t i = 0; i < waiters.size(); ++i) {
+    const auto task = std::make_shared<RedisTask>(server.url() + "/" + std::to_string(i),
+                                                  Commands({{"PING"}}));
+    const bool begun = outside.Begin(task, waiters[i]);
+    EXPECT_EQ(begun, i < Outside::kRedisServersMax) << i;
+    if (!begun) EXPECT_EQ(task->status().code(), base::StatusCode::kResourceExhausted);
+  }
+  for (Waiter& w : waiters) outside.Forget(w);
+  auto bad = std::make_shared<RedisTask>("http://x", Commands({{"PING"}}));
+  EXPECT_FALSE(outside.Begin(bad, waiter));
+  EXPECT_EQ(bad->status().code(), base::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -331,7 +331,9 @@ void KvRedisClear::OnFields(const RespValue& reply, size_t index) {
 // --- lookups -------------------------------------------------------------------------------------
 
 KvRedisPods::KvRedisPods(std::span<const std::string> names) : size_(names.size()) {
-  for (size_t i = 0; i < names.size(); ++i) numbers_.emplace(names[i], static_cast<uint32_t>(i));
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (!names[i].empty()) numbers_.emplace(names[i], static_cast<uint32_t>(i));
+  }
 }
 
 KvRedisLookup::KvRedisLookup(std::shared_ptr<const KvRedisPods> pods, const KvTiers* tiers,

@@ -114,7 +114,7 @@ class KvRedisClear final : public wire::RespProgram {
 
 // --- lookups -------------------------------------------------------------------------------------
 
-// The pods that a lookup is about, numbered from 0. Immutable, shared by lookups.
+// The pods that a lookup is about, numbered from 0; no name: nobody. Immutable, shared by lookups.
 class KvRedisPods {
  public:
   explicit KvRedisPods(std::span<const std::string> names);

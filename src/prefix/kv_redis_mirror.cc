@@ -63,6 +63,7 @@ void KvRedisMirror::DropAll() {
 size_t KvRedisMirror::NextRound(std::string* commands) {
   round_.clear();
   part_ = answered_ = 0;
+  if (rounds_++ == kRunRounds) return 0;
   size_t count = 0;
   const auto take = [&] {
     Part part;
@@ -129,6 +130,7 @@ void KvRedisMirror::OnReply(size_t, const wire::RespValue& reply) {
 }
 
 void KvRedisMirror::OnEnd(const base::Status& status) {
+  rounds_ = 0;
   if (status.ok()) return;
   for (size_t i = part_; i < round_.size(); ++i) stats_.lost += round_[i].commands;
   stats_.lost -= answered_;

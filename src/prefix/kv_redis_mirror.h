@@ -2,7 +2,7 @@
 // engines tell of them; out comes a program of commands, run again whenever there is something.
 //
 //   mirror.Store({.pod = "10.0.0.7:8000", .tier = "gpu"}, engine_keys, blocks);
-//   if (mirror.pending()) client.Run(mirror, ...);   // ends when nothing is left: OnEnd
+//   if (mirror.pending()) client.Run(mirror, ...);   // to its end: OnEnd; and again
 //
 // Order: operations of one pod take effect in their order. Clearing a pod is a walk over all keys
 // in many rounds; what is told of that pod meanwhile waits for its end, other pods go on.
@@ -54,6 +54,8 @@ class KvRedisMirror final : public wire::RespProgram {
   void RemoveBlocks(const KvRedisEntry& entry, std::span<const BlockKey> blocks);
   void Clear(std::string_view pod);
 
+  // One run is no more than kRunRounds rounds, so that it can have a time limit.
+  static constexpr size_t kRunRounds = 64;
   bool pending() const { return !ready_.empty() || !walks_.empty(); }
   size_t NextRound(std::string* commands) override;
   void OnReply(size_t index, const wire::RespValue& reply) override;
@@ -94,6 +96,7 @@ class KvRedisMirror final : public wire::RespProgram {
   std::map<std::string, Walk, std::less<>> walks_;
   std::vector<Part> round_;
   size_t part_ = 0, answered_ = 0;  // place in round_
+  size_t rounds_ = 0;               // of this run
   Stats stats_;
   std::string error_;
 };

@@ -438,6 +438,22 @@ TEST_F(KvRedisMirrorTest, AWalkBeginsAfterWhatWasToldBefore) {
   EXPECT_EQ(stores, 1000u);
 }
 
+TEST_F(KvRedisMirrorTest, ARunIsBoundedAndAWalkGoesOnInTheNext) {
+  KvRedisMirror mirror;
+  mirror.Clear("a");
+  Store(mirror, "a", 1);
+  for (size_t round = 0; round < KvRedisMirror::kRunRounds; ++round) {
+    ASSERT_THAT(Round(mirror), ElementsAre(round == 0 ? "SCAN 0" : "SCAN 7"));
+    mirror.OnReply(0, Keys(room_, "7", {}));
+  }
+  EXPECT_THAT(Round(mirror), IsEmpty());
+  mirror.OnEnd(base::OkStatus());
+  EXPECT_TRUE(mirror.pending());
+  EXPECT_THAT(Round(mirror), ElementsAre("SCAN 7"));
+  mirror.OnReply(0, Keys(room_, "0", {}));
+  EXPECT_THAT(Round(mirror), ElementsAre("HSET 1"));
+}
+
 TEST_F(KvRedisMirrorTest, ClearedAgainMeanwhile) {
   KvRedisMirror mirror;
   mirror.Clear("a");

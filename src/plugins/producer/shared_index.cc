@@ -1,0 +1,58 @@
+#include "plugins/producer/shared_index.h"
+
+#include <utility>
+#include <vector>
+
+namespace llmd::plugins {
+
+const prefix::KvHolder* SharedIndexWriter::Holder(prefix::HolderId holder) {
+  const prefix::KvHolders* holders = holders_.Get();
+  if (!holders || holder >= holders->size() || (*holders)[holder].address.empty()) return nullptr;
+  return &(*holders)[holder];
+}
+
+void SharedIndexWriter::OnStored(prefix::HolderId holder, prefix::Tier tier,
+                                 std::optional<uint32_t> engine_group,
+                                 std::span<const prefix::EngineKey> engine_keys,
+                                 std::span<const prefix::BlockKey> blocks) {
+  const prefix::KvHolder* pod = Holder(holder);
+  if (!pod) return;
+  mirror_.Store({.pod = pod->address, .tier = tiers_.name(tier), .group = engine_group},
+                engine_keys, blocks);
+}
+
+void SharedIndexWriter::OnRemoved(prefix::HolderId holder, prefix::Tier tier,
+                                  std::optional<uint32_t> engine_group,
+                                  std::span<const prefix::EngineKey> engine_keys) {
+  const prefix::KvHolder* pod = Holder(holder);
+  if (!pod) return;
+  mirror_.Remove({.pod = pod->address, .tier = tiers_.name(tier), .group = engine_group},
+                 engine_keys);
+}
+
+void SharedIndexWriter::OnCleared(prefix::HolderId holder) {
+  if (const prefix::KvHolder* pod = Holder(holder)) mirror_.Clear(pod->address);
+}
+
+SharedLookup::SharedLookup(std::string address, base::Duration limit,
+                           std::shared_ptr<const prefix::KvRedisPods> pods,
+                           std::shared_ptr<const prefix::KvTiers> tiers,
+                           std::span<const std::span<const prefix::BlockKey>> chains)
+    : tiers_(std::move(tiers)), lookup_(std::move(pods), tiers_.get(), chains) {
+  server = std::move(address);
+  timeout = limit;
+}
+
+std::shared_ptr<SharedLookup> SharedIndexReader::Ask(
+    const fleet::View& view, base::Duration limit,
+    std::span<const std::span<const prefix::BlockKey>> chains) {
+  if (!pods_ || version_ != view.version()) {
+    version_ = view.version();
+    std::vector<std::string> names(view.members().empty() ? 0 : view.members().back() + 1);
+    for (const fleet::EndpointNumber n : view.members()) names[n] = view.endpoint(n).host_port;
+    pods_ = std::make_shared<prefix::KvRedisPods>(names);
+  }
+  return std::make_shared<SharedLookup>(address_, limit, pods_, tiers_, chains);
+}
+
+}  // namespace llmd::plugins
