@@ -269,7 +269,11 @@ bool KvApplier::StoreParts(KvHolderState* state, CacheGroup* group, Tier tier,
 void KvApplier::StoreComplete(const KvHolderState& state, const CacheGroup& group, Tier tier) {
   for (const KvParts::Complete& block : complete_) {
     std::optional<KvIndex::BlockRef> before;
-    if (block.before != 0) before = index_->Find(state.holder_, group.number, block.before);
+    if (block.before != 0) {
+      // Evicted meanwhile: no match reaches what is behind it.
+      before = index_->Find(state.holder_, group.number, block.before);
+      if (!before) continue;
+    }
     index_->Store(state.holder_, tier, group.number, before ? &*before : nullptr,
                   {&block.last, 1}, {&block.key, 1});
     Tell(state, group, tier, {&block.last, 1}, {&block.key, 1});

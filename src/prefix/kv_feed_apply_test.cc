@@ -179,6 +179,18 @@ TEST_F(Canonical64, Point4SmallerBlocksAreGathered) {
   EXPECT_EQ(stats().removes_unknown, 1u);
 }
 
+// The index has no place for it: what it follows is not there.
+TEST_F(Canonical64, ABlockBehindALostOneIsNotStored) {
+  const auto prompt = TestPrompt(1, 192);
+  Store(prompt, 10, 0, 12);
+  Remove({14, 20});
+  Store(prompt, 10, 10, 11);
+  Send();
+  EXPECT_EQ(picker.Held(id, prompt), 1u);
+  EXPECT_EQ(picker.index.blocks(id), 1u);
+  EXPECT_TRUE(picker.index.CheckForTest());
+}
+
 TEST_F(Canonical64, SmallerBlocksHaveTiersExtrasAndParents) {
   const auto prompt = TestPrompt(1, 128);
   Store(prompt, 10, 4, 8);  // its parent is missing
