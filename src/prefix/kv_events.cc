@@ -373,7 +373,11 @@ KvEventType KvEventReader::ReadEventMap(MsgpackReader* in, uint32_t pairs) {
       return KvEventType::kEnd;
     }
   }
-  return type == KvEventType::kCleared || has_hashes_ ? type : KvEventType::kEnd;
+  if (type == KvEventType::kCleared) {
+    event_.hashes = {};  // of all blocks, whatever it names
+    return type;
+  }
+  return has_hashes_ ? type : KvEventType::kEnd;
 }
 
 bool KvEventReader::ReadField(MsgpackReader* in, Field field) {

@@ -117,6 +117,16 @@ void ExpectBatch(const std::string& payload, const Json& decoded, KvEventReader*
   EXPECT_EQ(reader->malformed(), 0u);
 }
 
+// Whatever else it says.
+TEST(KvEvents, AClearingNamesNoBlocks) {
+  const Json event = {{"block_hashes", {1, 2}}, {"type", "AllBlocksCleared"}};
+  const std::vector<uint8_t> payload = Json::to_msgpack(Json{1.5, Json::array({event}), 0});
+  KvEventReader reader(KvDialect::kVllm);
+  ASSERT_TRUE(reader.Begin({reinterpret_cast<const char*>(payload.data()), payload.size()}));
+  EXPECT_EQ(reader.Next(), KvEventType::kCleared);
+  EXPECT_THAT(reader.event().hashes, IsEmpty());
+}
+
 TEST(KvEvents, RecordedLive) {
   KvEventReader reader(KvDialect::kVllm);
   uint64_t number = 9;

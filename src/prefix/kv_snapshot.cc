@@ -115,7 +115,10 @@ void PutStretch(std::string* out, const KvIndex::Stretch& s) {
   Put<uint8_t>(out, counted);
   PutAll(out, s.engine_keys);
   PutAll(out, s.block_keys);
-  if (counted) PutAll(out, s.references);
+  if (!counted) return;
+  for (const uint32_t r : s.references) {
+    Put<uint32_t>(out, std::min(r, KvSnapshot::kReferencesMax));
+  }
 }
 
 // False when it is none that PutStretch writes.
@@ -130,9 +133,10 @@ bool GetStretch(Reader& in, StretchCopy* out) {
   in.GetAll(out->block_keys.data(), out->count);
   std::fill_n(out->references.begin(), out->count, 1u);
   if (counted) in.GetAll(out->references.data(), out->count);
-  const auto zero = [](auto value) { return value == 0; };
-  return in.ok() &&
-         std::none_of(out->block_keys.begin(), out->block_keys.begin() + out->count, zero);
+  const KvIndex::Stretch view = out->View();
+  return in.ok() && std::ranges::none_of(view.block_keys, [](BlockKey key) { return key == 0; }) &&
+         std::ranges::none_of(view.references,
+                              [](uint32_t r) { return r > KvSnapshot::kReferencesMax; });
 }
 
 bool ReadHeader(std::string_view payload, KvSnapshotHeader* out) {

@@ -21,7 +21,8 @@
 // Secrets: the header carries the seed of the key chain. Whoever has it can construct collisions,
 // so files are for their owner's eyes only.
 // Thread safety: none; views into the bytes that were opened, which outlive the KvSnapshot.
-// Limits: kHoldersMax holders, kTextBytesMax per text, 2^40 bytes.
+// Limits: kHoldersMax holders, kTextBytesMax per text, kReferencesMax references of a block (more
+// are written as so many).
 #pragma once
 
 #include <cstdint>
@@ -82,6 +83,8 @@ class KvSnapshot {
  public:
   static constexpr size_t kHoldersMax = KvIndex::kHoldersMax;
   static constexpr size_t kTextBytesMax = 4096;
+  // Engines store a block again for each copy that they make of it: a handful.
+  static constexpr uint32_t kReferencesMax = 1024;
 
   struct Holder {
     KvSnapshotHolder holder;
