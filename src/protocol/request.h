@@ -10,8 +10,8 @@
 // Invariants: 1. Views point into the body or into the arena; both must outlive the Request. No
 // heap.
 // 2. The outcome does not depend on how the body was cut, except that a piece which lies in several
-// chunks is several Pieces with `continued` set from the second on. 3. Pieces stand in document
-// order.
+// chunks is several Pieces with `continued` set from the second on, and which of a bad body's
+// errors is told. 3. Pieces stand in document order.
 // Limits: kPiecesMax pieces, MediaFeatureList::kMediaFeaturesMax features; what comes beyond is
 // counted in pieces_dropped, and the request is still routed, by the prefix that was recorded.
 // Parts side by side in memory count as one.
