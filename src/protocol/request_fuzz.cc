@@ -47,8 +47,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                               size - 2 - cut_count);
   const std::string whole = DescribeRequest(api, body, {});
   const std::string cut = DescribeRequest(api, body, Cuts(data + 2, cut_count, body.size()));
-  // A value that is no JSON and stands where none of its kind may is wrong for two reasons; which of
-  // them is met first depends on the cut.
+  // A value that is no JSON and stands where none of its kind may is wrong for two reasons; which
+  // of them is met first depends on the cut.
   const auto malformed = [](const std::string& outcome) {
     return outcome.find("malformed ") != outcome.npos;
   };
