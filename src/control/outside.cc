@@ -36,6 +36,12 @@ constexpr std::string_view kKindNames[] = {"job", "http", "grpc", "redis"};
 enum class Outcome : uint8_t { kOk, kError, kFull, kTimeout, kCancelled };
 constexpr std::string_view kOutcomeNames[] = {"ok", "error", "full", "timeout", "cancelled"};
 
+// A Unix socket has a path for its address.
+bool IsUnix(const OutsideCall& call) { return call.server.starts_with('/'); }
+std::string_view AuthorityOf(const OutsideCall& call) {
+  return IsUnix(call) ? std::string_view("localhost") : std::string_view(call.server);
+}
+
 Outcome OutcomeOf(const base::Status& status) {
   switch (status.code()) {
     case base::StatusCode::kOk: return Outcome::kOk;
@@ -163,7 +169,7 @@ class Outside::Impl::Call final : net::ClientHandler, net::GrpcClientHandler {
   void SendHttp() {
     const bool post = !task_.body.empty();
     std::string head = base::Concat(post ? "POST " : "GET ", task_.path, " HTTP/1.1\r\nhost: ",
-                                    task_.server, "\r\n");
+                                    AuthorityOf(task_), "\r\n");
     if (post) {
       head.append("content-type: application/json\r\ncontent-length: ")
           .append(std::to_string(task_.body.size()))
@@ -385,7 +391,13 @@ base::Result<Outside::Impl::Server*> Outside::Impl::ServerFor(const OutsideCall&
     if (oldest->second.http) http_.RemoveTarget(oldest->second.http);
     servers_.erase(oldest);
   }
-  LLMD_ASSIGN_OR_RETURN(const runtime::HostPort where, runtime::SplitHostPort(call.server));
+  runtime::HostPort where;
+  if (IsUnix(call)) {
+    LLMD_ASSIGN_OR_RETURN(const auto path, runtime::SocketAddress::Unix(call.server));
+    where.host = path.ToString();
+  } else {
+    LLMD_ASSIGN_OR_RETURN(where, runtime::SplitHostPort(call.server));
+  }
   Server& server = servers_[key];
   server.host = where.host;
   server.port = where.port;
@@ -397,7 +409,7 @@ void Outside::Impl::Connect(Server& server, const OutsideCall& call) {
   if (call.protocol == OutsideCall::Protocol::kGrpc) {
     server.grpc = std::make_unique<net::GrpcChannel>(
         loop_, std::move(spec),
-        net::GrpcChannelOptions{.authority = call.server,
+        net::GrpcChannelOptions{.authority = std::string(AuthorityOf(call)),
                                 .message_bytes_max = call.reply_bytes_max});
     return;
   }

@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
 #include <functional>
 #include <mutex>
 
@@ -300,6 +302,43 @@ TEST_F(OutsideTest, AWaiterMayGoOnWithAnotherTask) {
   ASSERT_TRUE(outside.Begin(Call(server, "/echo", "first"), waiter));
   ASSERT_TRUE(TurnUntil([&] { return waiter.told == 2; }));
   EXPECT_EQ(second->reply, "second");
+}
+
+TEST_F(OutsideTest, CallsOverUnixSockets) {
+  std::string folder = ::testing::TempDir() + "llmd-outside-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const std::string path = folder + "/s";
+  EchoGrpc echo;
+  net::GrpcServer server(loop);
+  server.AddService("/test.Echo/Once", echo);
+  net::GrpcListener listener(loop, {&server});
+  ASSERT_TRUE(listener.Listen(runtime::SocketAddress::Unix(path).value()).has_value());
+  http_server = std::make_unique<net::HttpServer>(loop, http, net::HttpServerOptions());
+  ASSERT_TRUE(http_server->Listen(runtime::SocketAddress::Unix(path + "h").value()).has_value());
+
+  auto rpc = Call(path, "/test.Echo/Once", "abc");
+  rpc->protocol = OutsideCall::Protocol::kGrpc;
+  ASSERT_TRUE(outside.Begin(rpc, waiter));
+  ASSERT_TRUE(TurnUntil([&] { return waiter.told == 1; }));
+  EXPECT_TRUE(rpc->status().ok()) << rpc->status().message();
+  EXPECT_EQ(rpc->reply, "abc");
+
+  auto post = Call(path + "h", "/echo", "{}");
+  ASSERT_TRUE(outside.Begin(post, waiter));
+  ASSERT_TRUE(TurnUntil([&] { return waiter.told == 2; }));
+  EXPECT_EQ(post->http_status, 200);
+  EXPECT_EQ(post->reply, "{}");
+
+  auto nobody = Call(path + "none", "/test.Echo/Once", "abc");
+  nobody->protocol = OutsideCall::Protocol::kGrpc;
+  ASSERT_TRUE(outside.Begin(nobody, waiter));
+  ASSERT_TRUE(TurnUntil([&] { return waiter.told == 3; }));
+  EXPECT_EQ(nobody->status().code(), base::StatusCode::kUnavailable);
+
+  auto long_path = Call("/" + std::string(200, 'x'), "/test.Echo/Once", "abc");
+  EXPECT_FALSE(outside.Begin(long_path, waiter));
+  EXPECT_EQ(long_path->status().code(), base::StatusCode::kInvalidArgument);
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(OutsideTest, CallsOverGrpc) {

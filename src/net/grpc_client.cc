@@ -169,7 +169,9 @@ GrpcClientEnd ClientCall::EndOf(uint32_t http2_error_code) const {
 GrpcChannel::Impl::Impl(runtime::EventLoop& event_loop, TargetSpec target_spec,
                         GrpcChannelOptions opts)
     : loop(event_loop), target(std::move(target_spec)), options(std::move(opts)) {
-  if (options.authority.empty()) options.authority = target.address.ToString();
+  if (options.authority.empty()) {
+    options.authority = target.address.is_unix() ? "localhost" : target.address.ToString();
+  }
   slots.resize(std::max<size_t>(options.connections, 1));
 }
 

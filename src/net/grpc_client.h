@@ -84,7 +84,7 @@ struct GrpcHeader {
 };
 
 struct GrpcChannelOptions {
-  std::string authority;  // "": the target's address
+  std::string authority;  // "": the target's address, "localhost" for a Unix socket
   size_t connections = 1;
   // Calls under way; beyond it they end at once with RESOURCE_EXHAUSTED. A call costs 1-2 KiB.
   size_t calls_max = 65536;

@@ -16,6 +16,11 @@ namespace {
 // After a refused or failed lookup of a watched name that has no answer yet.
 constexpr base::Duration kRetry = std::chrono::seconds(1);
 
+base::Result<runtime::SocketAddress> Literal(const std::string& host, uint16_t port) {
+  return host.starts_with('/') ? runtime::SocketAddress::Unix(host)
+                               : runtime::SocketAddress::ParseIp(host, port);
+}
+
 void SortAndTrim(Addresses& addresses) {
   auto key = [](const runtime::SocketAddress& a) {
     return std::pair(a.family() == AF_INET6, a.ToString());
@@ -78,7 +83,7 @@ struct Resolver::Impl {
       : loop(event_loop), pool(thread_pool), lookup(std::move(function)) {}
 
   void Resolve(const std::string& host, uint16_t port, Done done) {
-    if (auto literal = runtime::SocketAddress::ParseIp(host, port)) {
+    if (auto literal = Literal(host, port)) {
       Answer(loop, alive, Addresses{*literal}, std::move(done));
       return;
     }
@@ -115,7 +120,7 @@ struct Resolver::Impl {
     auto found = watches.find(id);
     if (found == watches.end()) return;
     Watched& watched = *found->second;
-    const bool literal = runtime::SocketAddress::ParseIp(watched.host, 0).has_value();
+    const bool literal = Literal(watched.host, 0).has_value();
     if (!literal) {
       const bool hurry = !result && watched.last.empty();
       watched.timer.ArmAfter(hurry ? std::min(kRetry, watched.interval) : watched.interval);

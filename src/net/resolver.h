@@ -1,4 +1,5 @@
-// Host names to addresses with getaddrinfo on a thread pool; literal addresses need no thread.
+// Host names to addresses with getaddrinfo on a thread pool; literal addresses and paths of Unix
+// sockets (what begins with a slash) need no thread.
 //
 // Thread safety: belongs to one loop's thread. Callbacks come on that loop, never from inside
 // Resolve or Watch. Destroying the resolver drops the callbacks; the pool goes before the loop,

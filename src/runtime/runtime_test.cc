@@ -493,6 +493,40 @@ TEST(SocketAddress, ParsesAndPrints) {
   EXPECT_FALSE(*SocketAddress::Parse("1.2.3.4:5") == *SocketAddress::Parse("[::1]:5"));
 }
 
+TEST(SocketAddress, OfUnixSockets) {
+  const SocketAddress address = SocketAddress::Unix("/run/a.sock").value();
+  EXPECT_TRUE(address.is_unix());
+  EXPECT_TRUE(address.is_loopback());
+  EXPECT_EQ(address.ToString(), "/run/a.sock");
+  EXPECT_EQ(address.WithPort(80), address);
+  EXPECT_EQ(address.port(), 0);
+  EXPECT_EQ(address, *SocketAddress::Unix("/run/a.sock"));
+  EXPECT_EQ(address.Hash(), SocketAddress::Unix("/run/a.sock")->Hash());
+  EXPECT_FALSE(address == *SocketAddress::Unix("/run/b.sock"));
+  EXPECT_FALSE(address == SocketAddress());
+  EXPECT_EQ(SocketAddress::From(address.raw(), address.raw_size()).value(), address);
+  EXPECT_EQ(SocketAddress::From(address.raw(), sizeof(sa_family_t))->ToString(), "");
+  const std::string longest(SocketAddress::kUnixPathMax, 'x');
+  EXPECT_EQ(SocketAddress::Unix(longest)->ToString(), longest);
+  for (const std::string& bad : {std::string(), longest + "x", std::string("/a\0b", 4)}) {
+    EXPECT_FALSE(SocketAddress::Unix(bad).has_value());
+  }
+}
+
+TEST(SocketAddress, AUnixSocketListensAndIsConnectedTo) {
+  const TempDir dir;
+  const SocketAddress address = SocketAddress::Unix(dir / "s").value();
+  EXPECT_EQ(ConnectTcp(address).error().code(), base::StatusCode::kNotFound);
+  const int listener = ListenTcp(address).value();
+  EXPECT_EQ(LocalAddress(listener).value(), address);
+  const int client = ConnectTcp(address).value();
+  const int accepted = ::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK);
+  ASSERT_GE(accepted, 0);
+  EXPECT_EQ(PeerAddress(client).value(), address);
+  EXPECT_EQ(PeerAddress(accepted)->ToString(), "");
+  for (const int fd : {client, accepted, listener}) CloseFd(fd);
+}
+
 TEST(Stream, MovesBytesAndReportsEndAndReset) {
   EventLoop loop;
   const int listener = ListenTcp(SocketAddress::Ipv4(0x7f000001, 0)).value();

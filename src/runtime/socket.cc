@@ -5,8 +5,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstddef>
 #include <cstring>
 
 #include "base/hash.h"
@@ -42,14 +44,32 @@ SocketAddress SocketAddress::Ipv4(uint32_t host_order_address, uint16_t port) {
   return address;
 }
 
+base::Result<SocketAddress> SocketAddress::Unix(std::string_view path) {
+  if (path.empty() || path.size() > kUnixPathMax || path.find('\0') != std::string_view::npos) {
+    return std::unexpected(base::InvalidArgument(
+        base::Concat("\"", path, "\" is not the path of a Unix socket: it has 1 to ",
+                     std::to_string(kUnixPathMax), " bytes, none of them zero")));
+  }
+  SocketAddress address;
+  address.storage_.local.sun_family = AF_UNIX;
+  std::memcpy(address.storage_.local.sun_path, path.data(), path.size());
+  return address;
+}
+
 base::Result<SocketAddress> SocketAddress::From(const sockaddr* address, socklen_t size) {
   SocketAddress result;
   if (address->sa_family == AF_INET && size >= sizeof(sockaddr_in)) {
     std::memcpy(&result.storage_.v4, address, sizeof(sockaddr_in));
   } else if (address->sa_family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
     std::memcpy(&result.storage_.v6, address, sizeof(sockaddr_in6));
+  } else if (address->sa_family == AF_UNIX && size >= sizeof(sa_family_t)) {
+    // The kernel counts the zero byte behind a path, but tells none of a socket without a name.
+    const auto* local = reinterpret_cast<const sockaddr_un*>(address);
+    const size_t room = std::min<size_t>(size - sizeof(sa_family_t), kUnixPathMax);
+    result.storage_.local.sun_family = AF_UNIX;
+    std::memcpy(result.storage_.local.sun_path, local->sun_path, strnlen(local->sun_path, room));
   } else {
-    return std::unexpected(base::InvalidArgument("not an IPv4 or IPv6 address"));
+    return std::unexpected(base::InvalidArgument("not an IPv4, IPv6 or Unix address"));
   }
   return result;
 }
@@ -76,26 +96,34 @@ base::Result<SocketAddress> SocketAddress::Parse(std::string_view text) {
 }
 
 socklen_t SocketAddress::raw_size() const {
+  if (is_unix()) {
+    return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) +
+                                  std::strlen(storage_.local.sun_path) + 1);
+  }
   return family() == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
 }
 
 uint16_t SocketAddress::port() const {
+  if (is_unix()) return 0;
   return ntohs(family() == AF_INET6 ? storage_.v6.sin6_port : storage_.v4.sin_port);
 }
 
 SocketAddress SocketAddress::WithPort(uint16_t port) const {
   SocketAddress copy = *this;
+  if (is_unix()) return copy;
   (family() == AF_INET6 ? copy.storage_.v6.sin6_port : copy.storage_.v4.sin_port) = htons(port);
   return copy;
 }
 
 bool SocketAddress::is_loopback() const {
+  if (is_unix()) return true;
   if (family() == AF_INET) return (ntohl(storage_.v4.sin_addr.s_addr) >> 24) == 127;
   if (IN6_IS_ADDR_V4MAPPED(&storage_.v6.sin6_addr)) return storage_.v6.sin6_addr.s6_addr[12] == 127;
   return IN6_IS_ADDR_LOOPBACK(&storage_.v6.sin6_addr);
 }
 
 std::string SocketAddress::IpString() const {
+  if (is_unix()) return storage_.local.sun_path;
   if (family() == AF_INET) return DottedQuad(&storage_.v4.sin_addr);
   if (IN6_IS_ADDR_V4MAPPED(&storage_.v6.sin6_addr)) {
     return DottedQuad(&storage_.v6.sin6_addr.s6_addr[12]);
@@ -107,6 +135,7 @@ std::string SocketAddress::IpString() const {
 
 std::string SocketAddress::ToString() const {
   const std::string ip = IpString();
+  if (is_unix()) return ip;
   const bool brackets = ip.find(':') != std::string::npos;
   return base::Concat(brackets ? "[" : "", ip, brackets ? "]:" : ":", std::to_string(port()));
 }
@@ -117,6 +146,7 @@ uint64_t SocketAddress::Hash() const {
 
 bool SocketAddress::operator==(const SocketAddress& other) const {
   if (family() != other.family() || port() != other.port()) return false;
+  if (is_unix()) return std::strcmp(storage_.local.sun_path, other.storage_.local.sun_path) == 0;
   if (family() == AF_INET) return storage_.v4.sin_addr.s_addr == other.storage_.v4.sin_addr.s_addr;
   return storage_.v6.sin6_scope_id == other.storage_.v6.sin6_scope_id &&
          std::memcmp(&storage_.v6.sin6_addr, &other.storage_.v6.sin6_addr, sizeof(in6_addr)) == 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <netinet/in.h>
+#include <sys/un.h>
 
 #include <compare>
 #include <cstdint>
@@ -14,12 +15,17 @@
 
 namespace llmd::runtime {
 
-// An IPv4 or IPv6 address with port. Value type; compares by family, address, port (and scope).
+// An IPv4 or IPv6 address with port, or the path of a Unix socket. Value type; compares by family,
+// address, port (and scope), or by path.
 class SocketAddress {
  public:
   SocketAddress();  // 0.0.0.0:0
   static SocketAddress Ipv4(uint32_t host_order_address, uint16_t port);
-  // From a kernel sockaddr (AF_INET or AF_INET6 only).
+  // A socket in the file system, of at most kUnixPathMax bytes and without a zero byte.
+  static constexpr size_t kUnixPathMax = sizeof(sockaddr_un::sun_path) - 1;
+  static base::Result<SocketAddress> Unix(std::string_view path);
+  // From a kernel sockaddr (AF_INET, AF_INET6 or AF_UNIX; a Unix socket without a name has the path
+  // "").
   static base::Result<SocketAddress> From(const sockaddr* address, socklen_t size);
   // A literal address: "127.0.0.1", "::1". Names are the resolver's (net/resolver.h).
   static base::Result<SocketAddress> ParseIp(std::string_view ip, uint16_t port);
@@ -29,10 +35,11 @@ class SocketAddress {
   const sockaddr* raw() const { return reinterpret_cast<const sockaddr*>(&storage_); }
   socklen_t raw_size() const;
   int family() const { return storage_.v4.sin_family; }
-  uint16_t port() const;
+  bool is_unix() const { return family() == AF_UNIX; }
+  uint16_t port() const;  // 0 of a Unix socket, which WithPort leaves as it is
   SocketAddress WithPort(uint16_t port) const;
-  bool is_loopback() const;
-  std::string ToString() const;  // "1.2.3.4:80", "[::1]:80"
+  bool is_loopback() const;      // true of a Unix socket
+  std::string ToString() const;  // "1.2.3.4:80", "[::1]:80", "/run/x.sock"
   std::string IpString() const;  // without the port; an IPv4-mapped IPv6 address as IPv4
   uint64_t Hash() const;
   bool operator==(const SocketAddress& other) const;
@@ -41,6 +48,7 @@ class SocketAddress {
   union Storage {
     sockaddr_in v4;
     sockaddr_in6 v6;
+    sockaddr_un local;
   } storage_;
 };
 
@@ -58,9 +66,11 @@ struct ListenOptions {
   int receive_buffer_bytes = 0;  // 0: the kernel's automatic sizing
 };
 // The descriptor of a listening socket. An IPv6 wildcard listens on IPv4 too; when the machine has
-// no IPv6 it falls back to 0.0.0.0.
+// no IPv6 it falls back to 0.0.0.0. The path of a Unix socket must not exist yet; who listens
+// removes it in the end.
 base::Result<int> ListenTcp(const SocketAddress& address, const ListenOptions& options = {});
-// Starts to connect; the socket becomes writable when it is done (then read SocketError).
+// Starts to connect; the socket becomes writable when it is done (then read SocketError). A Unix
+// socket is connected at once or not at all.
 base::Result<int> ConnectTcp(const SocketAddress& address);
 // errno value pending on the socket, 0 when connected and well.
 int SocketError(int fd);
