@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/strings.h"
+#include "plugins/producer/anthropic_chat.h"
 #include "plugins/producer/prompt.h"
 #include "plugins/producer/render_backend.h"
 #include "protocol/request.h"
@@ -32,12 +33,6 @@ constexpr std::string_view kSample =
     "Hello, world! Tokenization of 1234567 différent things: {\"k\": [1, 2]} naïve "
     "Übergrößenträger 東京 مرحبا привет\n\tif (x != 0) return y;";
 
-std::string Joined(std::span<const std::string_view> parts) {
-  std::string out;
-  for (const std::string_view part : parts) out.append(part);
-  return out;
-}
-
 }  // namespace
 
 // The prompt of one request; owns its text.
@@ -53,6 +48,9 @@ class LocalBackend::Tokenizing final : public plugin::OutsideJob {
 
   base::Status Run() override {
     if (!chat_body.empty()) {
+      if (anthropic) {
+        LLMD_ASSIGN_OR_RETURN(chat_body, ChatOfMessages(chat_body, ""));
+      }
       std::string prompt;
       LLMD_RETURN_IF_ERROR(model_->chat->Render(chat_body, {.now_s = now_s}, prompt));
       return Encode(prompt, /*add_special_tokens=*/false);
@@ -75,6 +73,7 @@ class LocalBackend::Tokenizing final : public plugin::OutsideJob {
   }
 
   std::string chat_body;  // or texts
+  bool anthropic = false;
   int64_t now_s = 0;
   std::vector<Text> texts;
   std::vector<TokenPrompt> prompts;  // the result
@@ -141,8 +140,10 @@ std::shared_ptr<plugin::OutsideTask> LocalBackend::Ask(const plugin::RequestCont
   switch (body.api) {
     case Api::kChatCompletions:
     case Api::kChatCompletionsRender:
+    case Api::kMessages:
       if (!model->chat || body.media_count > 0 || request.body_parts.empty()) return nullptr;
-      job->chat_body = Joined(request.body_parts);
+      job->chat_body = BodyOf(request);
+      job->anthropic = body.api == Api::kMessages;
       job->now_s = request.received_unix_ns / 1'000'000'000;
       return job;
     case Api::kCompletions:

@@ -9,9 +9,9 @@
 // ids nothing would ever match. No answer (engines without the page) leaves the tokenizer in use,
 // and the question open.
 //
-// Tokenised are chat completions (through the chat template), completions and SGLang's and vLLM's
-// generate with text. A chat with images and the like is estimated: how many tokens an image is,
-// the engine alone knows.
+// Tokenised are chat completions and Anthropic messages (through the chat template), completions
+// and SGLang's and vLLM's generate with text. A chat with images and the like is estimated: how
+// many tokens an image is, the engine alone knows.
 //
 // Thread safety: TokenBackend's.
 #pragma once

@@ -87,7 +87,12 @@ TEST(LocalBackend, TokenisesCompletionsAndChatsOnceLoaded) {
   prompts = x.Ask(protocol::Api::kChatCompletions, kChat, "Hello world");
   ASSERT_EQ(prompts.size(), 1u);
   EXPECT_THAT(prompts[0].ids, ElementsAre(5, 6, 1, 2)) << "through the template";
-  EXPECT_TRUE(x.Ask(protocol::Api::kMessages, kChat, "Hello world").empty());
+  constexpr std::string_view kMessages =
+      R"({"system":"!","messages":[{"role":"user","content":[{"type":"text","text":"Hello"}]}]})";
+  prompts = x.Ask(protocol::Api::kMessages, kMessages, "Hello");
+  ASSERT_EQ(prompts.size(), 1u);
+  EXPECT_THAT(prompts[0].ids, ElementsAre(0, 6, 4, 5, 6, 1)) << "a system message, then the user's";
+  EXPECT_TRUE(x.Ask(protocol::Api::kResponses, kChat, "Hello world").empty());
 }
 
 TEST(LocalBackend, AnotherModelsTokenizerIsFoundOutAndNotUsed) {

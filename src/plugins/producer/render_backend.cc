@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/strings.h"
+#include "plugins/producer/anthropic_chat.h"
 #include "protocol/request.h"
 #include "telemetry/log.h"
 #include "wire/json_scan.h"
@@ -17,6 +18,7 @@ using wire::JsonEvent;
 
 constexpr std::string_view kPaths[] = {"/v1/chat/completions/render", "/v1/completions/render",
                                        "/v1/messages/render", "/v1/responses/render"};
+constexpr size_t kChatPath = 0, kTextPath = 1, kMessagesPath = 2, kResponsesPath = 3;
 constexpr base::Duration kWaitMargin = std::chrono::milliseconds(100);
 // 1 M token ids as text, and what comes with them.
 constexpr size_t kReplyBytesMax = 16u << 20;
@@ -24,11 +26,11 @@ constexpr size_t kReplyBytesMax = 16u << 20;
 std::optional<size_t> PathOf(Api api) {
   switch (api) {
     case Api::kChatCompletions:
-    case Api::kChatCompletionsRender: return 0;
+    case Api::kChatCompletionsRender: return kChatPath;
     case Api::kCompletions:
-    case Api::kCompletionsRender: return 1;
-    case Api::kMessages: return 2;
-    case Api::kResponses: return 3;
+    case Api::kCompletionsRender: return kTextPath;
+    case Api::kMessages: return kMessagesPath;
+    case Api::kResponses: return kResponsesPath;
     default: return std::nullopt;
   }
 }
@@ -37,11 +39,16 @@ struct RenderCall final : plugin::OutsideCall {
   size_t path_index = 0;
 };
 
-PieceKind ModalityOf(std::string_view name) {
-  if (name == "audio") return PieceKind::kAudio;
-  if (name == "video") return PieceKind::kVideo;
-  return PieceKind::kImage;
-}
+// A messages body made into a chat's.
+struct Conversion final : plugin::OutsideJob {
+  base::Status Run() override {
+    LLMD_ASSIGN_OR_RETURN(body, ChatOfMessages(body, model));
+    return base::OkStatus();
+  }
+  std::string body;  // then the result
+  std::string model;
+  base::Duration timeout{};
+};
 
 // Walks a reply; see render_backend.h for its shape.
 class ReplyReader {
@@ -59,9 +66,11 @@ class ReplyReader {
     }
     if (scan_.Finish() != wire::JsonError::kNone) return std::unexpected(Malformed());
     if (prompts_.empty()) return std::unexpected(base::Internal("a render reply without ids"));
-    for (Draft& draft : prompts_) Join(draft);
     std::vector<TokenPrompt> out;
-    for (Draft& draft : prompts_) out.push_back(std::move(draft.prompt));
+    for (Draft& draft : prompts_) {
+      GiveHashes(std::move(draft.hashes), draft.prompt);
+      out.push_back(std::move(draft.prompt));
+    }
     return out;
   }
 
@@ -69,7 +78,7 @@ class ReplyReader {
   enum class Section : uint8_t { kNone, kHashes, kPlaceholders };
   struct Draft {
     TokenPrompt prompt;
-    std::vector<std::pair<PieceKind, std::string>> hashes;
+    MediaHashes hashes;
   };
 
   base::Status Malformed() const {
@@ -149,18 +158,6 @@ class ReplyReader {
     (is_offset_ ? features.back().offset : features.back().length) =
         static_cast<uint32_t>(*value);
   }
-  // The n-th placeholder of a modality belongs to its n-th hash.
-  static void Join(Draft& draft) {
-    for (TokenPrompt::Feature& feature : draft.prompt.features) {
-      const auto it = std::ranges::find_if(
-          draft.hashes, [&](const auto& h) { return h.first == feature.modality; });
-      if (it == draft.hashes.end()) continue;
-      feature.hash = std::move(it->second);
-      draft.hashes.erase(it);
-    }
-    std::ranges::sort(draft.prompt.features, {}, &TokenPrompt::Feature::offset);
-  }
-
   wire::JsonScanner scan_;
   std::vector<Draft> prompts_;
   bool in_array_ = false;
@@ -223,21 +220,52 @@ base::Result<std::unique_ptr<RenderBackend>> RenderBackend::Create(const RenderO
 std::shared_ptr<plugin::OutsideTask> RenderBackend::Ask(const plugin::RequestContext& request) {
   const auto path = PathOf(request.body->api);
   if (!path || request.body_parts.empty()) return nullptr;
-  if (failures_.load(std::memory_order_relaxed) >= kFailuresMax) return nullptr;
-  if (unknown_.load(std::memory_order_relaxed) >> *path & 1) return nullptr;
+  if (breaker_.open()) return nullptr;
+  const base::Duration timeout =
+      request.body->media_count > 0 ? options_.mm_timeout : options_.timeout;
+  if (!unknown(*path)) return MakeCall(*path, BodyWithModel(request, options_.model), timeout);
+  if (*path != kMessagesPath || unknown(kChatPath)) return nullptr;
+  return AsChat(BodyOf(request), timeout);
+}
+
+std::shared_ptr<plugin::OutsideCall> RenderBackend::MakeCall(size_t path, std::string body,
+                                                             base::Duration timeout) const {
   auto call = std::make_shared<RenderCall>();
   call->server = server_;
   call->tls = tls_;
-  call->path = base::Concat(prefix_, kPaths[*path]);
-  call->path_index = *path;
-  call->body = BodyWithModel(request, options_.model);
-  call->timeout = request.body->media_count > 0 ? options_.mm_timeout : options_.timeout;
+  call->path = base::Concat(prefix_, kPaths[path]);
+  call->path_index = path;
+  call->body = std::move(body);
+  call->timeout = timeout;
   call->reply_bytes_max = kReplyBytesMax;
   return call;
 }
 
+std::shared_ptr<plugin::OutsideTask> RenderBackend::AsChat(std::string messages,
+                                                           base::Duration timeout) const {
+  auto job = std::make_shared<Conversion>();
+  job->body = std::move(messages);
+  job->model = options_.model;
+  job->timeout = timeout;
+  return job;
+}
+
+// The request whose messages the server turned out not to know goes on as a chat.
+std::shared_ptr<plugin::OutsideTask> RenderBackend::Next(plugin::OutsideTask& task) {
+  if (!task.status().ok()) return nullptr;
+  if (auto* job = dynamic_cast<Conversion*>(&task)) {
+    return MakeCall(kChatPath, std::move(job->body), job->timeout);
+  }
+  auto& call = static_cast<RenderCall&>(task);
+  const bool unheard_of = call.http_status == 404 || call.http_status == 405;
+  if (!unheard_of || call.path_index != kMessagesPath || unknown(kChatPath)) return nullptr;
+  unknown_.fetch_or(1u << kMessagesPath, std::memory_order_relaxed);
+  return AsChat(std::move(call.body), call.timeout);
+}
+
 base::Result<std::vector<TokenPrompt>> RenderBackend::Read(plugin::OutsideTask& task,
                                                            base::TimePoint now) {
+  if (!dynamic_cast<RenderCall*>(&task)) return std::unexpected(task.status());
   auto& call = static_cast<RenderCall&>(task);
   // Turned away by us, or nobody waited: says nothing of the server.
   const bool answered = call.status().ok();
@@ -246,7 +274,12 @@ base::Result<std::vector<TokenPrompt>> RenderBackend::Read(plugin::OutsideTask& 
                     code == base::StatusCode::kResourceExhausted)) {
     return std::unexpected(call.status());
   }
-  Count(answered && call.http_status < 500);
+  if (answered && call.http_status < 500) {
+    breaker_.CountAnswer();
+  } else if (breaker_.CountFailure()) {
+    LLMD_LOG(kWarn, "the render server fails: prompts are estimated until it answers",
+             {"server", server_});
+  }
   if (!answered) return std::unexpected(call.status());
   if (call.http_status == 404 || call.http_status == 405) {
     unknown_.fetch_or(1u << call.path_index, std::memory_order_relaxed);
@@ -258,17 +291,6 @@ base::Result<std::vector<TokenPrompt>> RenderBackend::Read(plugin::OutsideTask& 
   return ReadRenderReply(call.reply);
 }
 
-void RenderBackend::Count(bool ok) {
-  if (ok) {
-    failures_.store(0, std::memory_order_relaxed);
-    return;
-  }
-  if (failures_.fetch_add(1, std::memory_order_relaxed) + 1 == kFailuresMax) {
-    LLMD_LOG(kWarn, "the render server fails: prompts are estimated until it answers",
-             {"server", server_});
-  }
-}
-
 base::Duration RenderBackend::wait_max() const {
   return std::max(options_.timeout, options_.mm_timeout) + kWaitMargin;
 }
@@ -276,26 +298,18 @@ base::Duration RenderBackend::wait_max() const {
 std::string RenderBackend::Describe() const {
   std::string out = "{\"backend\":\"vllm\",\"server\":";
   base::AppendJsonString(&out, server_);
-  const bool open = failures_.load(std::memory_order_relaxed) >= kFailuresMax;
-  return out + base::Concat(",\"answers\":", open ? "false" : "true", "}");
+  return out + base::Concat(",\"answers\":", breaker_.open() ? "false" : "true", "}");
 }
 
 // Once at the start, which makes the server load what it loads on first use, and while the breaker
 // is open.
 std::shared_ptr<plugin::OutsideTask> RenderBackend::NextErrand(base::TimePoint now) {
-  const bool open = failures_.load(std::memory_order_relaxed) >= kFailuresMax;
-  if ((warmed_up_ && !open) || now < probe_at_) return nullptr;
-  probe_at_ = now + kProbePause;
-  auto call = std::make_shared<RenderCall>();
-  call->server = server_;
-  call->tls = tls_;
-  call->path_index = 1;
-  call->path = base::Concat(prefix_, kPaths[call->path_index]);
-  call->body = "{\"model\":";
-  base::AppendJsonString(&call->body, options_.model);
-  call->body += ",\"prompt\":\"Hello\"}";
-  call->timeout = options_.timeout;
-  return call;
+  if ((warmed_up_ && !breaker_.open()) || now < probe_at_) return nullptr;
+  probe_at_ = now + TokenBreaker::kProbePause;
+  std::string body = "{\"model\":";
+  base::AppendJsonString(&body, options_.model);
+  body += ",\"prompt\":\"Hello\"}";
+  return MakeCall(kTextPath, std::move(body), options_.timeout);
 }
 
 void RenderBackend::OnErrandEnd(plugin::OutsideTask& task, base::TimePoint now) {

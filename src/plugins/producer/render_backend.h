@@ -3,12 +3,11 @@
 //
 // The body goes there as it came, with the model replaced: chat completions, completions, Anthropic
 // messages and Responses to their /render paths (the last two since vLLM 0.32; a server that does
-// not know one is not asked for it again).
+// not know one is not asked for it again). To a server that does not know messages they go as chats
+// (anthropic_chat.h, beside the loop).
 //
-// Circuit breaker: after kFailuresMax failures in a row (no answer in time, no connection, status
-// 5xx) nobody waits for it any more; it is tried with a small prompt, at first and then every
-// kProbePause, until it answers. So a dead or saturated renderer costs a few requests their time,
-// not every one.
+// Circuit breaker (token_breaker.h): no answer in time, no connection and status 5xx are failures;
+// the server is tried with a small prompt at first and while the breaker is open.
 //
 // Thread safety: TokenBackend's.
 #pragma once
@@ -17,6 +16,7 @@
 #include <string>
 
 #include "plugins/producer/token_backend.h"
+#include "plugins/producer/token_breaker.h"
 
 namespace llmd::plugins {
 
@@ -29,13 +29,11 @@ struct RenderOptions {
 
 class RenderBackend final : public TokenBackend {
  public:
-  static constexpr uint32_t kFailuresMax = 3;
-  static constexpr base::Duration kProbePause = std::chrono::seconds(2);
-
   // InvalidArgument for a URL that is not http(s)://host:port[/path].
   static base::Result<std::unique_ptr<RenderBackend>> Create(const RenderOptions& options);
 
   std::shared_ptr<plugin::OutsideTask> Ask(const plugin::RequestContext& request) override;
+  std::shared_ptr<plugin::OutsideTask> Next(plugin::OutsideTask& task) override;
   base::Result<std::vector<TokenPrompt>> Read(plugin::OutsideTask& task,
                                               base::TimePoint now) override;
   base::Duration wait_max() const override;
@@ -45,13 +43,16 @@ class RenderBackend final : public TokenBackend {
 
  private:
   explicit RenderBackend(const RenderOptions& options) : options_(options) {}
-  void Count(bool ok);
+  std::shared_ptr<plugin::OutsideCall> MakeCall(size_t path, std::string body,
+                                                base::Duration timeout) const;
+  std::shared_ptr<plugin::OutsideTask> AsChat(std::string messages, base::Duration timeout) const;
+  bool unknown(size_t path) const { return unknown_.load(std::memory_order_relaxed) >> path & 1; }
 
   RenderOptions options_;
   std::string server_, prefix_;  // of the paths
   bool tls_ = false;
-  std::atomic<uint32_t> failures_{0};  // in a row
-  std::atomic<uint32_t> unknown_{0};   // bit per path that the server does not have
+  TokenBreaker breaker_;
+  std::atomic<uint32_t> unknown_{0};  // bit per path that the server does not have
   bool warmed_up_ = false;             // control thread's, like the next
   base::TimePoint probe_at_{};
 };

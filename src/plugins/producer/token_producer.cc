@@ -8,10 +8,14 @@
 #include "plugins/producer/local_backend.h"
 #include "plugins/producer/prompt.h"
 #include "plugins/producer/render_backend.h"
+#include "plugins/producer/sidecar_backend.h"
 #include "plugins/producer/token_estimate.h"
 
 namespace llmd::plugins {
 namespace {
+
+// What a sockaddr_un holds besides the zero byte.
+constexpr size_t kSocketPathMax = 107;
 
 struct Vllm {
   std::string url = "http://localhost:8000";
@@ -23,12 +27,17 @@ struct Local {
   int64_t cache_size = 64 << 20;
   base::Duration timeout = std::chrono::milliseconds(400);
 };
+struct Uds {
+  std::string socket_file = "/tmp/tokenizer/tokenizer-uds.socket";
+  bool use_tcp = false;
+  std::optional<config::StringMapValue> model_tokenizer_map;
+};
 struct Parameters {
   std::string model_name;
   std::optional<EstimateParameters> estimate;
   std::optional<Vllm> vllm;
   std::optional<Local> local;
-  config::Node uds;
+  std::optional<Uds> uds;
 };
 
 const config::ObjectType<Parameters>& ParametersType() {
@@ -50,6 +59,16 @@ const config::ObjectType<Parameters>& ParametersType() {
           .Field("timeout", "How long a prompt is waited for.", &Local::timeout,
                  config::GoDuration(kTimeoutMin))
           .Build();
+  static const auto uds =
+      config::Object<Uds>("UdsTokenizerConfig")
+          .Field("socketFile", "Unix socket of the sidecar, or host:port with useTCP.",
+                 &Uds::socket_file, config::String(1))
+          .Field("useTCP", "Speak to the sidecar over TCP, for tests.", &Uds::use_tcp)
+          .Field("modelTokenizerMap",
+                 "From a model's name to the directory of its tokenizer, as the sidecar sees it.",
+                 &Uds::model_tokenizer_map,
+                 config::Optional<config::StringMapValue>(config::StringMap()))
+          .Build();
   static const auto type =
       config::Object<Parameters>("TokenProducerParameters")
           .Field("modelName", "Model whose tokenizer counts; alone it selects the vllm back end.",
@@ -61,10 +80,39 @@ const config::ObjectType<Parameters>& ParametersType() {
                  config::Optional<Vllm>(vllm))
           .Field("local", "Tokenise in this process.", &Parameters::local,
                  config::Optional<Local>(local))
-          .Field("udsTokenizerConfig", "Tokenise with a tokenizer sidecar. Not built yet.",
-                 &Parameters::uds, config::Raw())
+          .Field("udsTokenizerConfig", "Tokenise with a tokenizer sidecar.", &Parameters::uds,
+                 config::Optional<Uds>(uds))
           .Build();
   return *type;
+}
+
+base::Result<SidecarOptions> OptionsOf(const Uds& uds, const std::string& model) {
+  const auto fail = [](std::string why) {
+    return std::unexpected(base::InvalidArgument(std::move(why)));
+  };
+  if (model.empty()) return fail("modelName must be specified for the udsTokenizerConfig back end");
+  const std::string& file = uds.socket_file;
+  if (uds.use_tcp) {
+    const size_t colon = file.rfind(':');
+    const auto port = colon == std::string::npos ? std::nullopt
+                                                 : base::ParseInt(file.substr(colon + 1));
+    if (colon == 0 || !port || *port < 1 || *port > 65535) {
+      return fail(base::Concat("\"", file, "\" is not host:port, which useTCP wants"));
+    }
+  } else if (!file.starts_with('/') || file.size() > kSocketPathMax) {
+    return fail(base::Concat("\"", file, "\" is not the absolute path of a socket, at most ",
+                             std::to_string(kSocketPathMax), " bytes"));
+  }
+  SidecarOptions options{.server = file, .model = model};
+  if (!uds.model_tokenizer_map) return options;
+  const auto found = uds.model_tokenizer_map->find(model);
+  if (found == uds.model_tokenizer_map->end()) {
+    return fail(base::Concat("modelTokenizerMap has no entry for modelName ", model));
+  }
+  options.model = found->second;
+  constexpr std::string_view kFile = "/tokenizer.json";
+  if (options.model.ends_with(kFile)) options.model.resize(options.model.size() - kFile.size());
+  return options;
 }
 
 std::unique_ptr<TokenBackend> MakeBackend(const Parameters& parameters,
@@ -73,7 +121,7 @@ std::unique_ptr<TokenBackend> MakeBackend(const Parameters& parameters,
   const auto refuse = [&](std::string_view field, std::string_view why) {
     context.errors().Add(node.FindOrSelf(field), std::string(why));
   };
-  const bool uds = !parameters.uds.is_null();
+  const bool uds = parameters.uds.has_value();
   const bool vllm =
       parameters.vllm || (!parameters.model_name.empty() && !parameters.local && !uds);
   const int given = (parameters.estimate ? 1 : 0) + (uds ? 1 : 0) + (vllm ? 1 : 0) +
@@ -85,8 +133,10 @@ std::unique_ptr<TokenBackend> MakeBackend(const Parameters& parameters,
     return nullptr;
   }
   if (uds) {
-    context.errors().Add(parameters.uds,
-                         "the tokenizer sidecar is not built yet, use vllm or local");
+    auto options = OptionsOf(*parameters.uds, parameters.model_name);
+    if (options) return std::make_unique<SidecarBackend>(*options);
+    refuse(parameters.model_name.empty() ? "modelName" : "udsTokenizerConfig",
+           options.error().message());
     return nullptr;
   }
   if (parameters.local) {
@@ -154,6 +204,11 @@ class TokenProducer final : public plugin::Plugin,
       return base::OkStatus();
     }
     const std::shared_ptr<plugin::OutsideTask> task = std::move(request.asked);
+    if (auto next = backend_->Next(*task)) {
+      request.asked = std::move(next);
+      request.wait_until = request.now + backend_->wait_max();
+      return base::OkStatus();
+    }
     LLMD_ASSIGN_OR_RETURN(const std::vector<TokenPrompt> prompts,
                           backend_->Read(*task, request.now));
     const plugin::TokenizedPrompt* estimated = request.attributes.Get(slot_);

@@ -8,7 +8,11 @@
 //                       timeout 5s, mmTimeout 30s; modelName is required, and selects it alone
 //   local               in this process (local_backend.h): path of the tokenizer's directory,
 //                       cacheSize 64Mi, timeout 400ms; modelName is the engines' name of the model
-//   udsTokenizerConfig  a tokenizer sidecar: refused as not built yet
+//   udsTokenizerConfig  upstream's tokenizer sidecar over gRPC (sidecar_backend.h): socketFile
+//                       /tmp/tokenizer/tokenizer-uds.socket, or host:port with useTCP;
+//                       modelTokenizerMap from modelName, which is required, to what the sidecar
+//                       is to load: a directory, or the tokenizer.json in it. Upstream itself calls
+//                       this back end deprecated
 //
 // Ids that the client gives (completions with ids, /inference/v1/generate) are taken as they are,
 // whatever the back end. Requests whose body is opaque get no TokenizedPrompt.

@@ -120,7 +120,7 @@ TEST(TokenProducer, AudioCountsByItsTextAndFilesAsOne) {
 
 TEST(TokenProducer, OneBackEndAtMost) {
   for (const char* yaml :
-       {"{udsTokenizerConfig: {socketFile: s}}", "{estimate: {image: {mode: other}}}",
+       {"{estimate: {image: {mode: other}}}",
         "{estimate: {}, modelName: m}", "{vllm: {url: http://x}}", "{modelName: m, vllm: {url: x}}",
         "{modelName: m, vllm: {url: http://}}", "{vllm: {}, local: {path: /x}, modelName: m}",
         "{local: {}}"}) {
@@ -257,7 +257,7 @@ TEST(RenderBackend, SendsTheBodyWithTheModelReplaced) {
 TEST(RenderBackend, NobodyWaitsForADeadServer) {
   RenderScene scene;
   auto& errands = dynamic_cast<plugin::ErrandRunner&>(*scene.made);
-  for (uint32_t i = 0; i < RenderBackend::kFailuresMax; ++i) {
+  for (uint32_t i = 0; i < TokenBreaker::kFailuresMax; ++i) {
     ASSERT_NE(scene.Ask(), nullptr);
     EXPECT_FALSE(scene.Answer(i == 0 ? 503 : 0, "").ok());
     EXPECT_TRUE(Tokens(scene)->estimated);
@@ -276,6 +276,48 @@ TEST(RenderBackend, NobodyWaitsForADeadServer) {
   errands.OnErrandEnd(*probe, now);
   EXPECT_NE(scene.Ask(), nullptr);
   EXPECT_EQ(errands.NextErrand(now + std::chrono::hours(1)), nullptr);
+}
+
+// A server before vLLM 0.32 does not know /v1/messages/render.
+TEST(RenderBackend, MessagesGoAsAChatToAServerThatDoesNotKnowThem) {
+  RenderScene scene;
+  const auto ask = [&] {
+    scene.NewRequest();
+    scene.parts = {R"({"model":"claude","messages":[{"role":"user",)", R"("content":"Hi"}]})"};
+    scene.pieces = {{.bytes = "Hi"}};
+    scene.body().api = protocol::Api::kMessages;
+    scene.body().pieces = scene.pieces;
+    scene.body().prompt_count = 1;
+    scene.body().model = "claude";
+    scene.body().model_begin = 9;
+    scene.body().model_end = 17;
+    scene.body().body_bytes = scene.parts[0].size() + scene.parts[1].size();
+    scene.request().body_parts = scene.parts;
+    EXPECT_TRUE(scene.Produce(*scene.made).ok());
+    return scene.request().asked;
+  };
+  // Runs the job that turns the body into a chat; the call that follows it.
+  const auto convert = [&]() -> std::shared_ptr<plugin::OutsideCall> {
+    const auto job = std::dynamic_pointer_cast<plugin::OutsideJob>(scene.request().asked);
+    if (!job) return nullptr;
+    job->End(job->Run());
+    EXPECT_TRUE(scene.Produce(*scene.made).ok());
+    return std::dynamic_pointer_cast<plugin::OutsideCall>(scene.request().asked);
+  };
+  auto call = std::static_pointer_cast<plugin::OutsideCall>(ask());
+  ASSERT_NE(call, nullptr);
+  EXPECT_EQ(call->path, "/sub/v1/messages/render");
+  ASSERT_TRUE(scene.Answer(404, "{}").ok()) << "the same request goes on";
+  for (int i = 0; i < 2; ++i) {
+    call = convert();
+    ASSERT_NE(call, nullptr);
+    EXPECT_EQ(call->path, "/sub/v1/chat/completions/render");
+    EXPECT_EQ(call->body,
+              R"({"model":"real/model","messages":[{"role":"user","content":"Hi"}]})");
+    ASSERT_TRUE(scene.Answer(200, R"({"token_ids":[7,8]})").ok());
+    EXPECT_THAT(Tokens(scene)->prompts[0].ids, ElementsAre(7, 8));
+    ASSERT_NE(ask(), nullptr) << "and the next is converted at once";
+  }
 }
 
 TEST(RenderBackend, APathThatTheServerDoesNotHaveIsNotAskedAgain) {
