@@ -162,8 +162,13 @@ struct InFlightProducer : plugin::Plugin, plugin::DataProducer, plugin::PreReque
                         plugin::BookingList* bookings) override {
     ++TestKnobs().routed;
     const EndpointNumber n = result.endpoints()[0].endpoint;
-    bookings->Add({.counter = requests, .endpoint = n, .amount = 1});
-    bookings->Add({.counter = tokens, .endpoint = n, .amount = 10, .until_first_token = true});
+    std::atomic<int64_t>* tally = &TestKnobs().tally;
+    bookings->Add({.counter = requests, .endpoint = n, .amount = 1, .tally = tally});
+    bookings->Add({.counter = tokens,
+                   .endpoint = n,
+                   .amount = 10,
+                   .until_first_token = true,
+                   .tally = tally});
     return base::OkStatus();
   }
   fleet::CounterId requests = 0, tokens = 0;
@@ -406,6 +411,7 @@ Bed::Bed(size_t endpoints, DirectorOptions options)
   knobs.ready = knobs.wait_backwards = false;
   knobs.task.reset();
   knobs.keep = 0;
+  knobs.tally = 0;
   knobs.watched = {};
   SetEndpoints(endpoints);
   Load();

@@ -44,6 +44,7 @@ struct Knobs {
   std::shared_ptr<plugin::OutsideTask> task;  // that it waits for, if any
   std::atomic<int> asked{0}, abandoned{0};  // calls of it
   std::atomic<uint32_t> keep{0};
+  std::atomic<int64_t> tally{0};  // what inflight-load-producer has booked, as it counts itself
   // What reply-watcher saw last.
   struct Watched {
     std::string headers, served;

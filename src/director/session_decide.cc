@@ -503,15 +503,21 @@ base::Status BookRoute(SessionState& s) {
     s.bookings.Clear();
     return failed;
   }
-  for (const plugin::Booking& b : s.bookings.items()) {
-    s.core.view.Book(b.counter, b.endpoint, b.amount);
-  }
+  for (const plugin::Booking& b : s.bookings.items()) Book(s, b, b.amount);
   return base::OkStatus();
+}
+
+void Book(SessionState& s, const plugin::Booking& booking, int64_t amount) {
+  s.core.view.Book(booking.counter, booking.endpoint, amount);
+  if (!booking.tally) return;
+  // One writer: no locked instruction.
+  booking.tally->store(booking.tally->load(std::memory_order_relaxed) + amount,
+                       std::memory_order_relaxed);
 }
 
 void Unbook(SessionState& s) {
   for (const plugin::Booking& b : s.bookings.items()) {
-    if (b.amount != 0) s.core.view.Book(b.counter, b.endpoint, -b.amount);
+    if (b.amount != 0) Book(s, b, -b.amount);
   }
   s.bookings.Clear();
 }

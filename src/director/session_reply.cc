@@ -17,7 +17,7 @@ void FirstByte(SessionState& s) {
   s.first_byte_at = s.context.now;
   for (plugin::Booking& b : s.bookings.items()) {
     if (!b.until_first_token || b.amount == 0) continue;
-    s.core.view.Book(b.counter, b.endpoint, -b.amount);
+    Book(s, b, -b.amount);
     b.amount = 0;
   }
   const telemetry::RequestSeries& series = Series(s);

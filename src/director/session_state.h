@@ -121,6 +121,8 @@ Reply ReplyTo(SessionState& s, const base::Status& status);
 base::Status BookRoute(SessionState& s);
 // Takes back what is still booked.
 void Unbook(SessionState& s);
+// Adds `amount` where `booking` is counted.
+void Book(SessionState& s, const plugin::Booking& booking, int64_t amount);
 const telemetry::RequestSeries& Series(SessionState& s);
 // Of a reply of our own, for request_error_total.
 telemetry::ErrorCode ErrorCodeOf(int http_status);

@@ -40,11 +40,13 @@ TEST(Session, AStreamedChatFromHeadToEnd) {
   EXPECT_EQ(session.EndpointName(chosen), "10.0.0.1:" + std::to_string(8000 + chosen));
   EXPECT_EQ(bed.fleet.CounterSum(fleet::kRequestsInFlight, chosen), 1);
   EXPECT_EQ(bed.InFlight(), 12) << "1 of the director, 1 and 10 of the producer";
+  EXPECT_EQ(TestKnobs().tally, 11);
 
   session.OnResponseHead({.status = 200, .event_stream = true}, bed.now + milliseconds(10));
   EXPECT_TRUE(session.streaming());
   session.OnResponseBody("data: {\"choices\":[]}\n\n", bed.now + milliseconds(20));
   EXPECT_EQ(bed.InFlight(), 2) << "the prompt's tokens went back with the first one";
+  EXPECT_EQ(TestKnobs().tally, 1);
   session.OnResponseBody("data: {\"usage\":{\"prompt_tokens\":9,\"comple",
                          bed.now + milliseconds(30));
   session.OnResponseBody("tion_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\n",
@@ -52,6 +54,7 @@ TEST(Session, AStreamedChatFromHeadToEnd) {
   session.OnResponseBody("data: [DONE]\n\n", bed.now + milliseconds(60));
   session.OnDone(200, bed.now + milliseconds(60));
   EXPECT_EQ(bed.InFlight(), 0);
+  EXPECT_EQ(TestKnobs().tally, 0);
   EXPECT_EQ(session.usage().completion_tokens, 5);
   const DecisionRecord& r = session.record();
   EXPECT_EQ(r.prompt_tokens, 9u);
@@ -361,11 +364,13 @@ TEST(Retries, GoToTheNextEndpointAndTakeTheBookingsAlong) {
     ASSERT_EQ(d.kind, Decision::Kind::kForward) << attempt;
     EXPECT_EQ(d.forward.endpoints[0].endpoint, order[attempt].endpoint);
     EXPECT_EQ(bed.InFlight(), 12);
+    EXPECT_EQ(TestKnobs().tally, 11);
     EXPECT_EQ(bed.fleet.CounterSum(fleet::kRequestsInFlight, order[attempt].endpoint), 1);
   }
   d = session.OnUpstreamFailed(UpstreamFailure::kReset, 0, true, bed.now);
   EXPECT_EQ(d.reply.http_status, 502);
   EXPECT_EQ(bed.InFlight(), 0);
+  EXPECT_EQ(TestKnobs().tally, 0);
   session.OnDone(0, bed.now);
   EXPECT_EQ(session.record().attempts, 3);
   EXPECT_EQ(bed.metrics.ValueOf(MetricId::kRetriesTotal, {"reset"}), 2);

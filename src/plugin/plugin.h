@@ -13,6 +13,7 @@
 // Hot methods (Filter, Score, Pick, Produce, Extract) allocate from the request's arena only.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -174,6 +175,9 @@ struct Booking {
   EndpointNumber endpoint;
   int64_t amount;
   bool until_first_token = false;  // taken back at the first response byte, not at the end
+  // The plugin's own count of it, say under the labels of a gauge: booked and taken back alongside.
+  // Written by the request's worker only; lives until the amount was taken back. May be nullptr.
+  std::atomic<int64_t>* tally = nullptr;
 };
 inline constexpr size_t kBookingsMax = 16;  // per request: two per in-flight producer and profile
 

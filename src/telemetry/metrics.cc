@@ -304,7 +304,9 @@ void Metrics::State::Set(MetricId id, LabelValues labels, double value) {
              family.info->name);
   Bound(family, labels);
   if (auto it = family.scraped_index.find(key); it != family.scraped_index.end()) {
-    family.scraped[it->second].value = value;
+    // What shares the label of everything beyond a cap adds up.
+    double& there = family.scraped[it->second].value;
+    there = value + (std::ranges::find(values, kOverflow) != values.end() ? there : 0);
     return;
   }
   if (family.scraped.size() >= kSeriesPerFamilyMax) {

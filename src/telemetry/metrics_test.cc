@@ -139,6 +139,21 @@ TEST(Metrics, EmptyHandlesIgnoreUpdates) {
   EXPECT_FALSE(CounterHandle());
 }
 
+TEST(Metrics, WhatACollectorHasBeyondTheCapAddsUp) {
+  Metrics metrics(1);
+  auto registration = metrics.AddCollector([](ScrapeSeries& scrape) {
+    for (size_t i = 0; i < kLabelValuesMax + 3; ++i) {
+      const std::string id = "t" + std::to_string(i);
+      scrape.Set(MetricId::kInflightRequests, {"e", "n", "p", id, "0"}, 2);
+    }
+  });
+  for (int scrape = 0; scrape < 2; ++scrape) {
+    EXPECT_THAT(Page(&metrics),
+                HasSubstr("llm_d_epp_inflight_requests{endpoint_name=\"e\",fairness_id=\"other\","
+                          "namespace=\"n\",priority=\"0\",producer_name=\"p\"} 6\n"));
+  }
+}
+
 TEST(Metrics, CollectorsFillOneScrape) {
   Metrics metrics(1);
   int endpoints = 2;

@@ -5,6 +5,7 @@
 
 #include "plugin/keys.h"
 #include "plugins/factory.h"
+#include "plugins/producer/inflight_tallies.h"
 #include "telemetry/metrics.h"
 
 namespace llmd::plugins {
@@ -47,6 +48,7 @@ class InFlightLoadProducer final : public plugin::Plugin,
   InFlightLoadProducer(const Parameters& parameters, plugin::PluginContext& context)
       : parameters_(parameters),
         fleet_(context.fleet()),
+        tallies_(context.fleet().worker_count()),
         load_(context.Produces<plugin::InFlightLoad>()),
         tokens_(context.Consumes<plugin::TokenizedPrompt>("")),
         match_(context.Consumes<plugin::PrefixCacheMatchInfo>(parameters.prefix_producer, false)) {
@@ -60,19 +62,19 @@ class InFlightLoadProducer final : public plugin::Plugin,
     }
   }
 
-  // Per endpoint only: whose requests they are is not counted here, so those labels are empty.
+  // Of members only: a number whose endpoint has left names nobody.
   void CollectMetrics(telemetry::ScrapeSeries& series) const override {
     using telemetry::MetricId;
     const std::shared_ptr<const fleet::Members> members = fleet_.members();
-    for (plugin::EndpointNumber n : members->numbers) {
-      const fleet::EndpointSpec& spec = members->by_number[n]->spec;
-      const std::string_view values[] = {spec.name, spec.name_space, name(), "", ""};
+    tallies_.ForEach([&](const InflightTallies::Labels& of, int64_t requests, int64_t tokens) {
+      if (!std::ranges::binary_search(members->numbers, of.endpoint)) return;
+      const fleet::EndpointSpec& spec = members->by_number[of.endpoint]->spec;
+      const std::string_view values[] = {spec.name, spec.name_space, name(), of.fairness_id,
+                                         of.priority};
       const telemetry::LabelValues labels{std::span<const std::string_view>(values)};
-      series.Set(MetricId::kInflightRequests, labels,
-                 static_cast<double>(fleet_.CounterSum(request_counter_, n)));
-      series.Set(MetricId::kInflightTokens, labels,
-                 static_cast<double>(fleet_.CounterSum(token_counter_, n)));
-    }
+      series.Set(MetricId::kInflightRequests, labels, static_cast<double>(requests));
+      series.Set(MetricId::kInflightTokens, labels, static_cast<double>(tokens));
+    });
   }
 
   base::Status Produce(plugin::RequestContext& request,
@@ -99,13 +101,19 @@ class InFlightLoadProducer final : public plugin::Plugin,
       if (!profile.ran || profile.endpoints.empty()) continue;
       const plugin::EndpointNumber n = profile.endpoints[0].endpoint;
       const bool prefill = profile.profile == "prefill";
-      booked &= bookings->Add(
-          {.counter = request_counter_, .endpoint = n, .amount = 1, .until_first_token = prefill});
+      InflightTallies::Tally& tally =
+          tallies_.Find(request.worker, n, request.fairness_id, request.priority);
+      booked &= bookings->Add({.counter = request_counter_,
+                               .endpoint = n,
+                               .amount = 1,
+                               .until_first_token = prefill,
+                               .tally = &tally.requests});
       booked &=
           bookings->Add({.counter = token_counter_,
                          .endpoint = n,
                          .amount = load.NewTokens(n),
-                         .until_first_token = prefill || !parameters_.add_estimated_output_tokens});
+                         .until_first_token = prefill || !parameters_.add_estimated_output_tokens,
+                         .tally = &tally.tokens});
     }
     if (booked) return base::OkStatus();
     return base::ResourceExhausted("more profiles than can be counted in flight");
@@ -138,6 +146,7 @@ class InFlightLoadProducer final : public plugin::Plugin,
 
   const Parameters parameters_;
   fleet::Fleet& fleet_;
+  InflightTallies tallies_;
   const plugin::Slot<plugin::InFlightLoad> load_;
   const plugin::Slot<plugin::TokenizedPrompt> tokens_;
   const plugin::Slot<plugin::PrefixCacheMatchInfo> match_;

@@ -9,6 +9,9 @@
 // output is part of the estimate. On a profile named `prefill` both are given back at the first
 // chunk. Without PrefixCacheMatchInfo the whole prompt counts.
 //
+// Both are gauges, too, by endpoint, fairness id and priority (inflight_tallies.h), of those that
+// had a request.
+//
 // Parameters: addEstimatedOutputTokens (false), outputRatio (1.5), maxEstimatedOutputTokens (none),
 // prefixMatchInfoProducerName (the default producer), syncCrossReplicaState (accepted; counts are
 // per process).

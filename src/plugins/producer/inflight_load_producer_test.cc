@@ -6,6 +6,7 @@
 #include "plugins/producer/approx_prefix_cache_producer.h"
 #include "plugins/producer/token_producer.h"
 #include "plugins/testing.h"
+#include "telemetry/metrics.h"
 
 namespace llmd::plugins {
 namespace {
@@ -112,6 +113,40 @@ TEST(InFlightLoadProducer, ShowsTheCounters) {
   EXPECT_THAT(load->requests, ElementsAre(0, 1));
   EXPECT_THAT(load->tokens, ElementsAre(0, 128));
   EXPECT_EQ(load->NewTokens(0), 128) << "whole blocks, as they are booked";
+}
+
+struct Gauges final : telemetry::ScrapeSeries {
+  void Set(telemetry::MetricId id, telemetry::LabelValues labels, double value) override {
+    std::string line(telemetry::InfoOf(id).name.substr(std::string_view("llm_d_epp_").size()));
+    for (const std::string_view label : labels.values()) {
+      if (label != "inflight-load-producer") line.append(" ").append(label);
+    }
+    lines.push_back(line + " = " + std::to_string(static_cast<int64_t>(value)));
+  }
+  std::vector<std::string> lines;
+};
+
+TEST(InFlightLoadProducer, TheGaugesSayWhoseRequestsTheyAre) {
+  InFlight x;
+  const auto gauges = [&] {
+    Gauges out;
+    x.producer->CollectMetrics(out);
+    return out.lines;
+  };
+  EXPECT_TRUE(gauges().empty());
+  plugin::RequestContext& request = x.Request(2, {0, 0});
+  request.fairness_id = "tenant";
+  request.priority = -2;
+  const auto booked = x.Route(1);
+  ASSERT_EQ(booked.size(), 2u);
+  for (const plugin::Booking& b : booked) *b.tally += b.amount;
+  EXPECT_THAT(gauges(), ElementsAre("inflight_requests s1 default tenant -2 = 1",
+                                    "inflight_tokens s1 default tenant -2 = 128"));
+  for (const plugin::Booking& b : booked) *b.tally -= b.amount;
+  EXPECT_THAT(gauges(), ElementsAre("inflight_requests s1 default tenant -2 = 0",
+                                    "inflight_tokens s1 default tenant -2 = 0"));
+  x.scene.SetMembers({});
+  EXPECT_TRUE(gauges().empty()) << "its endpoint has left";
 }
 
 TEST(InFlightLoadProducer, MoreProfilesThanCanBeCountedIsAnError) {
