@@ -29,6 +29,7 @@
 #include "plugins/producer/burst_prefix_cache_producer.h"
 #include "plugins/producer/inflight_load_producer.h"
 #include "plugins/producer/mm_embeddings_cache_producer.h"
+#include "plugins/producer/p2p_source_producer.h"
 #include "plugins/producer/precise_prefix_cache_producer.h"
 #include "plugins/producer/session_id_producer.h"
 #include "plugins/producer/token_producer.h"
@@ -80,7 +81,6 @@ constexpr std::string_view kNotBuilt[] = {
     "topology-affinity-scorer",
     // data producers and other request hooks
     "predicted-latency-producer",
-    "p2p-source-producer",
     // admission and flow control
     "latency-slo-admitter",
     "probabilistic-admitter",
@@ -138,6 +138,7 @@ plugin::Catalogue MakeCatalogue() {
   catalogue.Add(plugins::PrecisePrefixCacheProducerType());
   catalogue.Add(plugins::MmEmbeddingsCacheProducerType());
   catalogue.Add(plugins::BurstPrefixCacheProducerType());
+  catalogue.Add(plugins::P2pSourceProducerType());
   catalogue.Add(plugins::InFlightLoadProducerType());
   catalogue.Add(plugins::SessionIdProducerType());
   // Whether it may pass.

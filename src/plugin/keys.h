@@ -28,6 +28,21 @@ constexpr std::string_view MatchSourceName(MatchSource source) {
   return "";
 }
 
+struct RequestContext;
+
+// What a producer of prefix matches can tell of single tiers (memory, disk, ...) of the servers'
+// caches. It costs a look-up of its own, so who needs it asks.
+class PrefixTiers {
+ public:
+  // Blocks from the start of the prompt that each endpoint has in `tier` ("cpu"), by
+  // EndpointNumber, in the request's arena; of the request that the match was made for. Endpoints
+  // of which only something else is known count with what is known.
+  virtual std::span<const uint32_t> BlocksIn(RequestContext& request, std::string_view tier) = 0;
+
+ protected:
+  ~PrefixTiers() = default;
+};
+
 // How much of the prompt each endpoint's prefix cache holds. Upstream: PrefixCacheMatchInfo.
 struct PrefixCacheMatchInfo {
   static constexpr std::string_view kKey = "PrefixCacheMatchInfo";
@@ -37,6 +52,7 @@ struct PrefixCacheMatchInfo {
   // The same with blocks in slower tiers counting less; empty: all count in full.
   std::span<const float> weighted_blocks;
   MatchSource source = MatchSource::kApproximate;
+  PrefixTiers* tiers = nullptr;  // nullptr: nothing is known of single tiers
 };
 
 // The prompt in tokens. Upstream: TokenizedPrompt (the cache salt is the request's).

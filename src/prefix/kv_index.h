@@ -178,6 +178,9 @@ class KvIndex {
     // wanted. Returns the largest of blocks[]. Allocates nothing.
     uint32_t Match(std::span<const BlockKey> chain, std::span<const float> tier_weights,
                    base::TimePoint now, std::span<uint32_t> blocks, std::span<float> weighted);
+    // The same for what is in `tier`, whatever the others hold; without speculation, which is of no
+    // tier.
+    uint32_t MatchTier(std::span<const BlockKey> chain, Tier tier, std::span<uint32_t> blocks);
 
    private:
     friend class KvIndex;

@@ -11,6 +11,7 @@ namespace llmd::prefix {
 namespace {
 
 constexpr size_t kSetWords = KvIndex::kHoldersMax / 64;
+constexpr uint32_t kAllTiers = (1u << KvIndex::kTiersMax) - 1;
 
 void SpinPause() {
 #if defined(__x86_64__)
@@ -59,9 +60,13 @@ struct KvIndex::Reader::State {
   void ReadHolders(const Run& run, RunView* view);
   void ReadCrowd(const ArrayRef& crowd, RunView* view);
   void ReadGroups(const Run& run, const RunView& view);
+  // False of numbers that are no tier's, too.
+  bool Wants(uint32_t tier) const { return (tiers >> tier & 1) != 0; }
   void Touch(uint32_t holder);
   void ForgetTouched();
 
+  void MatchBlocks(std::span<const BlockKey> chain, std::span<const float> tier_weights,
+                   uint32_t tiers_wanted, std::span<uint32_t> blocks, std::span<float> weighted);
   void Begin(std::span<const float> weights, std::span<uint32_t> blocks,
              std::span<float> weighted);
   void Walk(std::span<const BlockKey> chain);
@@ -83,7 +88,8 @@ struct KvIndex::Reader::State {
   std::array<Set, kTiersMax> crowd{};  // holders of the whole run, by tier
   Set in_crowd{};                      // in any tier
 
-  size_t words = 0;  // of the sets, that are in use
+  uint32_t tiers = kAllTiers;  // that count, a bit each
+  size_t words = 0;            // of the sets, that are in use
   Set countable{};   // holders that were asked for and count group 0 only
   Set active{};      // of these, who has had everything so far
   bool is_first = true;
@@ -109,16 +115,30 @@ uint32_t KvIndex::Reader::Match(std::span<const BlockKey> chain,
                                 std::span<const float> tier_weights, base::TimePoint now,
                                 std::span<uint32_t> blocks, std::span<float> weighted) {
   State& state = *state_;
-  // Either the writer that replaces an array sees that a match is running, or the match sees the
-  // new array: hence the full fences here and in FreeRetired.
-  state.since.store(state.index.epoch.load(std::memory_order_acquire), std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  state.Begin(tier_weights, blocks, weighted);
-  state.Walk(chain);
-  state.WalkHybrid(chain);
-  state.since.store(0, std::memory_order_release);
+  state.MatchBlocks(chain, tier_weights, kAllTiers, blocks, weighted);
   state.MergeSpeculative(chain, now);
   return state.longest;
+}
+
+uint32_t KvIndex::Reader::MatchTier(std::span<const BlockKey> chain, Tier tier,
+                                    std::span<uint32_t> blocks) {
+  state_->MatchBlocks(chain, {}, tier < kTiersMax ? 1u << tier : 0, blocks, {});
+  return state_->longest;
+}
+
+void KvIndex::Reader::State::MatchBlocks(std::span<const BlockKey> chain,
+                                         std::span<const float> tier_weights,
+                                         uint32_t tiers_wanted, std::span<uint32_t> blocks,
+                                         std::span<float> weighted) {
+  tiers = tiers_wanted;
+  // Either the writer that replaces an array sees that a match is running, or the match sees the
+  // new array: hence the full fences here and in FreeRetired.
+  since.store(index.epoch.load(std::memory_order_acquire), std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  Begin(tier_weights, blocks, weighted);
+  Walk(chain);
+  WalkHybrid(chain);
+  since.store(0, std::memory_order_release);
 }
 
 // --- reading one run ----------------------------------------------------------------------------
@@ -207,7 +227,7 @@ void KvIndex::Reader::State::ReadHolders(const Run& run, RunView* view) {
   for (uint32_t i = 0; i < array.count; ++i) {
     const Record record{.who = records[2 * i].Get(), .mask = records[2 * i + 1].Get()};
     const uint32_t holder = record.holder();
-    if (record.group() != 0 || holder >= kHoldersMax || record.tier() >= kTiersMax) continue;
+    if (record.group() != 0 || holder >= kHoldersMax || !Wants(record.tier())) continue;
     Touch(holder);
     masks[holder][record.tier()] |= record.mask;
   }
@@ -219,6 +239,10 @@ void KvIndex::Reader::State::ReadCrowd(const ArrayRef& crowd_ref, RunView* view)
   view->crowd_tiers = std::min((1u << crowd_ref.order) >> crowd_ref.count, kTiersMax);
   std::fill_n(in_crowd.begin(), words, 0);
   for (size_t tier = 0; tier < view->crowd_tiers; ++tier) {
+    if (!Wants(static_cast<uint32_t>(tier))) {
+      std::fill_n(crowd[tier].begin(), words, 0);
+      continue;
+    }
     std::fill(crowd[tier].begin() + per_tier, crowd[tier].begin() + words, 0);
     for (size_t w = 0; w < per_tier; ++w) {
       crowd[tier][w] = bits[(tier << crowd_ref.count) + w].Get();
@@ -241,7 +265,7 @@ void KvIndex::Reader::State::ReadGroups(const Run& run, const RunView& view) {
   };
   for (uint32_t i = 0; i < array.count; ++i) {
     const Record record{.who = records[2 * i].Get(), .mask = records[2 * i + 1].Get()};
-    if (record.group() >= kGroupsMax || record.tier() >= kTiersMax) continue;
+    if (record.group() >= kGroupsMax || !Wants(record.tier())) continue;
     add(record.holder(), record.tier(), record.group(), record.mask);
   }
   for (uint32_t tier = 0; tier < view.crowd_tiers; ++tier) {

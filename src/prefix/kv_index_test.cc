@@ -173,6 +173,35 @@ TEST(KvIndexTest, TiersAreHeldApartAndTheBestCounts) {
   EXPECT_EQ(f.Match(chain)[1], 90u);
 }
 
+TEST(KvIndexTest, OneTierAlone) {
+  Fixture f;
+  const std::vector<BlockKey> chain = Chain(1, 100);
+  const std::vector<EngineKey> names = Names(chain);
+  const auto in = [&](Tier tier) {
+    f.reader.MatchTier(chain, tier, f.blocks);
+    return f.blocks;
+  };
+  f.StoreAll(1, chain);
+  f.StoreAll(2, chain);
+  f.StoreAll(3, chain, kCpu);
+  f.index.StoreTier(2, kCpu, 0, Part(names, 0, 30));
+  f.index.StoreTier(2, kCpu, 0, Part(names, 40, 100));
+  f.index.AddSpeculative(4, chain, {}, base::TimePoint(std::chrono::hours(1)));
+  EXPECT_THAT(in(kGpu), ElementsAre(0, 100, 100, 0, 0, 0, 0, 0));
+  EXPECT_THAT(in(kCpu), ElementsAre(0, 0, 30, 100, 0, 0, 0, 0)) << "up to the first gap";
+  EXPECT_THAT(in(2), ElementsAre(0, 0, 0, 0, 0, 0, 0, 0));
+  EXPECT_THAT(in(99), ElementsAre(0, 0, 0, 0, 0, 0, 0, 0)) << "no tier at all";
+  EXPECT_THAT(f.Match(chain), ElementsAre(0, 100, 100, 100, 100, 0, 0, 0)) << "as ever";
+  // Hybrid holders, too, and so many holders that they are told as one.
+  f.index.SetGroups(3, std::array{KvIndex::kFullAttention});
+  EXPECT_EQ(in(kCpu)[3], 100u);
+  EXPECT_EQ(in(kGpu)[3], 0u);
+  Fixture many({}, 500);
+  for (HolderId h = 0; h < 500; ++h) many.StoreAll(h, chain, h % 2 == 0 ? kGpu : kCpu);
+  many.reader.MatchTier(chain, kCpu, many.blocks);
+  for (HolderId h = 0; h < 500; ++h) ASSERT_EQ(many.blocks[h], h % 2 == 0 ? 0u : 100u);
+}
+
 TEST(KvIndexTest, AnEngineKeyStandsForTheBlockItWasStoredWithLast) {
   Fixture f;
   const std::vector<BlockKey> a = Chain(1, 20);

@@ -92,8 +92,7 @@ PrecisePrefixCacheProducer::PrecisePrefixCacheProducer(const PreciseParameters& 
     : KvIngest(parameters.events, options),
       block_tokens_(options.feed.apply.block_tokens),
       chain_(options.feed.apply.chain),
-      tier_weights_(options.feed.apply.tiers.weights().begin(),
-                    options.feed.apply.tiers.weights().end()),
+      tiers_(options.feed.apply.tiers),
       speculative_ttl_(parameters.speculative_indexing ? parameters.speculative_ttl
                                                        : base::Duration{}),
       match_(context.Produces<plugin::PrefixCacheMatchInfo>()),
@@ -153,7 +152,7 @@ void PrecisePrefixCacheProducer::LookUp(plugin::RequestContext& request,
   const auto weights = arena.NewSpan<float>(worker.holder_count);
   uint64_t best = 0;
   for (const auto& chain : match->chains) {
-    best += worker.reader.Match(chain, tier_weights_, request.now, blocks, weights);
+    best += worker.reader.Match(chain, tiers_.weights(), request.now, blocks, weights);
     for (const EndpointNumber n : candidates) {
       uint32_t held = 0, trusted = 0;
       float weight = 0;
@@ -171,6 +170,31 @@ void PrecisePrefixCacheProducer::LookUp(plugin::RequestContext& request,
   }
   AddTo(worker.lookups, match->chains.size());
   AddTo(worker.hits, best);
+}
+
+std::span<const uint32_t> PrecisePrefixCacheProducer::BlocksIn(plugin::RequestContext& request,
+                                                               std::string_view tier) {
+  const Match* match = request.attributes.Get(own_);
+  if (!match) return {};
+  Worker& worker = WorkerOf(request);
+  worker.Renew(*request.fleet);
+  const auto held = request.arena->NewSpan<uint32_t>(match->blocks.size());
+  const auto blocks = request.arena->NewSpan<uint32_t>(worker.holder_count);
+  for (EndpointNumber n = 0; n < held.size(); ++n) {
+    if (!match->trusted[n]) held[n] = match->blocks[n];
+  }
+  for (const auto& chain : match->chains) {
+    worker.reader.MatchTier(chain, tiers_.Number(tier), blocks);
+    for (EndpointNumber n = 0; n < held.size(); ++n) {
+      if (!match->trusted[n]) continue;
+      uint32_t best = 0;
+      for (const HolderId h : worker.HoldersOf(n)) {
+        if (h < blocks.size() && Trusted(n, h)) best = std::max(best, blocks[h]);
+      }
+      held[n] += best;
+    }
+  }
+  return held;
 }
 
 void PrecisePrefixCacheProducer::FillIn(std::span<const EndpointNumber> candidates,
@@ -205,6 +229,7 @@ base::Status PrecisePrefixCacheProducer::Produce(plugin::RequestContext& request
   auto* match = request.arena->New<Match>();
   match->block_tokens = block_tokens_;
   if (tokens && !tokens->prompts.empty()) {
+    match->tiers = this;
     Chain(request, *tokens, match);
     LookUp(request, candidates, match);
     FillIn(candidates, approximate, match);
@@ -280,7 +305,7 @@ std::vector<plugin::PrefixHolding> PrecisePrefixCacheProducer::Ask(
   if (!holders) return {};
   std::vector<uint32_t> blocks(holders->size());
   std::vector<float> weights(holders->size());
-  w.reader.Match(keys, tier_weights_, now, blocks, weights);
+  w.reader.Match(keys, tiers_.weights(), now, blocks, weights);
   std::vector<plugin::PrefixHolding> out;
   for (size_t h = 0; h < holders->size(); ++h) {
     if ((*holders)[h].address.empty()) continue;

@@ -39,6 +39,7 @@ class PrecisePrefixCacheProducer : public plugin::Plugin,
                                    public plugin::PreRequest,
                                    public plugin::ResponseProcessor,
                                    public plugin::PrefixQuery,
+                                   public plugin::PrefixTiers,
                                    public KvIngest {
  public:
   // Below it, what was sent where says more than what was heard.
@@ -60,6 +61,9 @@ class PrecisePrefixCacheProducer : public plugin::Plugin,
   }
   std::vector<plugin::PrefixHolding> Ask(const plugin::PrefixQuestion& question, size_t worker,
                                          base::TimePoint now) override;
+  // A tier is told apart from others by its weight: two of the same weight are one here.
+  std::span<const uint32_t> BlocksIn(plugin::RequestContext& request,
+                                     std::string_view tier) override;
   std::string DumpState() const override;
   void CollectMetrics(telemetry::ScrapeSeries& series) const override;
 
@@ -92,7 +96,7 @@ class PrecisePrefixCacheProducer : public plugin::Plugin,
 
   const uint32_t block_tokens_;
   const std::shared_ptr<const prefix::TokenChain> chain_;
-  const std::vector<float> tier_weights_;
+  const prefix::KvTiers tiers_;
   const base::Duration speculative_ttl_;  // 0: none
   const plugin::Slot<plugin::PrefixCacheMatchInfo> match_;
   const plugin::Slot<Match> own_;

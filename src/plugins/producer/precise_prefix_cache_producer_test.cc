@@ -156,6 +156,22 @@ TEST(PrecisePrefixCacheProducer, TiersCountByTheirWeight) {
   EXPECT_THAT(x.scene.Score(*scorer), ElementsAre(0.5, 1, 0));
 }
 
+TEST(PrecisePrefixCacheProducer, ASingleTierCanBeAskedFor) {
+  Precise x;
+  x.Ask(Ids(64));
+  x.Serve(2, 64, 0);  // nothing is heard of it, but that was sent there
+  for (size_t i = 0; i < 2; ++i) x.Clear(i);
+  x.Publish(0, Ids(64), 100, "GPU");
+  x.Publish(0, Ids(32), 100, "CPU");
+  x.Publish(1, Ids(48), 100, "CPU");
+  const auto& match = x.Ask(Ids(64));
+  EXPECT_THAT(match.matched_blocks, ElementsAre(4, 3, 4));
+  ASSERT_NE(match.tiers, nullptr);
+  EXPECT_THAT(match.tiers->BlocksIn(x.scene.request(), "cpu"), ElementsAre(2, 3, 4));
+  EXPECT_THAT(match.tiers->BlocksIn(x.scene.request(), "gpu"), ElementsAre(4, 0, 4));
+  EXPECT_EQ(x.AskText("no ids").tiers, nullptr);
+}
+
 TEST(PrecisePrefixCacheProducer, FallsBackWhereNothingWasHeard) {
   Precise x;
   x.Ask(Ids(160));
