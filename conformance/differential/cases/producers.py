@@ -80,6 +80,28 @@ HELD = [Case("held", [AT_A], held=(0,), pause=.2),
         Case("over", [AT_A + DONE, request(WORDS)], pause=.2),
         Case("same_request_id_twice", [AT_A, AT_A, request(WORDS)], held=(0, 1), pause=.2)]
 
+# Whoever is asked last goes to a, which waits least.
+QUEUES = [Endpoint(name, vllm(waiting=waiting)) for name, waiting in (("a", 0), ("b", 5), ("c", 1))]
+PULLS = [
+    Case("from_the_holder", [at("b", completion("p1 " + LONG)),
+                             request(completion("p1 " + LONG)) + DONE], pause=.25),
+    Case("from_nobody", [request(completion("p2 " + LONG)) + DONE]),
+    Case("from_itself", [at("a", completion("p3 " + LONG)),
+                         request(completion("p3 " + LONG)) + DONE], pause=.25),
+    Case("from_who_has_more", [at("a", completion("p4 " + LONG[:700])),
+                               at("c", completion("p4 " + LONG)),
+                               request(completion("p4 " + LONG)) + DONE], pause=.25),
+    Case("a_clients_header", [request(completion("p5 " + LONG), headers={
+        "x-kv-cache-source-host-port": "6.6.6.6:666"}) + DONE]),
+]
+
+
+def pulled(name, parameters):
+    return Group(name, config(["approx-prefix-cache-producer",
+                               {"type": "p2p-source-producer", "parameters": parameters},
+                               "queue-scorer"], ["queue-scorer"]), QUEUES, PULLS, flags=ALPHA)
+
+
 GROUPS = [
     prefixed("approx", cases=MATCHES + CHATS),
     prefixed("approx_128", pool=PAGES, cases=MATCHES[:5]),
@@ -112,6 +134,8 @@ GROUPS = [
                           ["prefix-cache-scorer"]), POOL,
           [Case("alone", [request(completion(LONG)) + DONE]),
            Case("again", [request(completion(LONG)) + DONE])], flags=ALPHA),
+    pulled("p2p_source", {}),
+    pulled("p2p_source_large_delta", {"minCachedTokenDelta": 500}),
     counted("inflight", {}, HELD),
     counted("inflight_output", {"addEstimatedOutputTokens": True}, HELD),
     counted("inflight_output_capped", {"addEstimatedOutputTokens": True, "outputRatio": 2.0,

@@ -91,7 +91,7 @@ class P2pSourceProducer final : public plugin::Plugin,
 
   base::Status OnRouted(plugin::RequestContext& request, const plugin::SchedulingResult& result,
                         plugin::BookingList*) override {
-    // Proxies drop a header that is set to nothing, and the sidecar takes it for none.
+    // An empty value names nobody, and replaces what the client said.
     const bool sent = request.FindHeader(kHeader).has_value();
     const std::string_view source = SourceFor(request, result);
     if ((sent || !source.empty()) && !request.SetHeader(kHeader, source)) {
