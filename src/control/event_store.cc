@@ -27,6 +27,9 @@ void EventStoreWriter::Write() {
     return;
   }
   was_told_ = false;
+  if (std::exchange(connects_, client_.stats().connects) != client_.stats().connects) {
+    store_.OnStoreConnected();
+  }
   wire::RespProgram* program = store_.NextStore();
   if (!program) return;
   const auto run = client_.Run(*program, *this, kProgramMax);

@@ -35,6 +35,7 @@ class EventStoreWriter final : private net::RedisWaiter {
 
   plugin::EventStore& store_;
   net::RedisClient client_;
+  uint64_t connects_ = 0;  // that the store knows of
   bool is_writing_ = false;
   bool was_told_ = false;  // that the server is away
 };

@@ -13,6 +13,7 @@ namespace {
 struct Store final : plugin::EventStore {
   const std::string& store_address() const override { return address; }
   wire::RespProgram* NextStore() override { return mirror.pending() ? &mirror : nullptr; }
+  void OnStoreConnected() override { ++connected; }
   void OnStoreEnd(const base::Status& status) override {
     last = status;
     mirror.OnEnd(status);
@@ -22,6 +23,7 @@ struct Store final : plugin::EventStore {
   std::string address;
   prefix::KvRedisMirror mirror;
   base::Status last;
+  int connected = 0;
 };
 
 class EventStoreTest : public testing::Test {
@@ -65,9 +67,11 @@ TEST_F(EventStoreTest, WritesWhatThereIsAndRidesOutARestart) {
     writer_->Write();
     loop_.Turn(std::chrono::milliseconds(1));
   }
-  EXPECT_EQ(store_.mirror.stats().lost, 0u) << "nothing is given to a server that is away";
+  EXPECT_EQ(store_.connected, 1);
+  EXPECT_EQ(store_.mirror.stats().sent_again, 0u) << "nothing is given to a server that is away";
   server.Start();
   ASSERT_TRUE(Written());
+  EXPECT_EQ(store_.connected, 2) << "it is told, since the server has forgotten all";
   EXPECT_EQ(Ask(server, {"DBSIZE"}), "20");
   store_.mirror.Clear("p");
   ASSERT_TRUE(Written());

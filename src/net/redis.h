@@ -30,12 +30,14 @@
 
 #include "base/status.h"
 #include "base/time.h"
-#include "net/redis_address.h"
 #include "runtime/loop.h"
 #include "runtime/thread_pool.h"
+#include "wire/redis_address.h"
 #include "wire/resp.h"
 
 namespace llmd::net {
+
+using wire::RedisAddress;
 
 class RedisWaiter {
  public:

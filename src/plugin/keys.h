@@ -17,6 +17,7 @@ enum class MatchSource : uint8_t {
   kApproximate,  // what was sent where
   kPrecise,      // what the model servers said of their caches
   kMixed,        // of some endpoints the one, of some the other
+  kShared,       // precise, and of some endpoints what other pickers were told
 };
 constexpr std::string_view MatchSourceName(MatchSource source) {
   switch (source) {
@@ -24,6 +25,7 @@ constexpr std::string_view MatchSourceName(MatchSource source) {
     case MatchSource::kApproximate: return "approximate";
     case MatchSource::kPrecise: return "precise";
     case MatchSource::kMixed: return "mixed";
+    case MatchSource::kShared: return "shared";
   }
   return "";
 }

@@ -2,7 +2,7 @@
 // heard from model servers. control/ has the connections: one per loop and server.
 //
 // Addresses are upstream's: "10.0.0.1:6379", "redis://user:password@host:port/db", "rediss://…",
-// "unix:///run/redis.sock" (net/redis_address.h).
+// "unix:///run/redis.sock" (wire/redis_address.h).
 #pragma once
 
 #include <string>
@@ -35,6 +35,8 @@ class EventStore {
   // What is to be run now, nullptr: nothing. Asked after events and ticks; not again before the end
   // of the last one, which lives as long as the consumer.
   virtual wire::RespProgram* NextStore() = 0;
+  // There is a connection, the first or a new one: the server may have lost everything.
+  virtual void OnStoreConnected() = 0;
   // kUnavailable: it may have been done or not, wholly or in part. Asked anew with the next tick.
   virtual void OnStoreEnd(const base::Status& status) = 0;
 };

@@ -100,6 +100,18 @@ std::optional<PublisherId> KvFeed::Find(std::string_view address, uint32_t rank)
   return it == by_name_.end() ? std::nullopt : std::optional(it->second);
 }
 
+const KvPublisherSpec* KvFeed::spec(PublisherId publisher) const {
+  const Publisher* p = Get(publisher);
+  return p == nullptr ? nullptr : &p->spec;
+}
+
+void KvFeed::OfferReplay(PublisherId publisher) {
+  Publisher* p = Get(publisher);
+  if (p == nullptr || p->spec.can_replay) return;
+  p->spec.can_replay = true;
+  p->wants_replay = true;
+}
+
 base::Result<PublisherId> KvFeed::AddPublisher(const KvPublisherSpec& spec, base::TimePoint now) {
   if (Find(spec.address, spec.rank)) {
     return std::unexpected(base::Status(base::StatusCode::kAlreadyExists,
@@ -146,6 +158,10 @@ void KvFeed::RemoveEndpoint(std::string_view address) {
       RemovePublisher(static_cast<PublisherId>(i));
     }
   }
+}
+
+void KvFeed::TellAgain(PublisherId publisher) {
+  if (const Publisher* p = Get(publisher)) applier_.TellAgain(p->state);
 }
 
 void KvFeed::PublishHolders() {

@@ -144,6 +144,10 @@ class KvFeed {
   // All ranks behind `address`.
   void RemoveEndpoint(std::string_view address);
   std::optional<PublisherId> Find(std::string_view address, uint32_t rank) const;
+  // nullptr: there is none of that number.
+  const KvPublisherSpec* spec(PublisherId publisher) const;
+  // A publisher that was added without can_replay has it from now on; what was missed is asked for.
+  void OfferReplay(PublisherId publisher);
 
   // For snapshots of the index: what has to be known of a publisher, beside its holder's blocks, to
   // go on after its last applied message. Nothing if that cannot be: it has not begun, or it has
@@ -167,6 +171,8 @@ class KvFeed {
   // What is due: replays of new publishers, second attempts, expiry of parked stores. Call until it
   // gives kNone, after adding publishers and every 100 ms or so; it also refreshes confidences.
   KvAction Poll(base::TimePoint now);
+  // Tells KvApplyOptions::sink of everything that the publisher holds, as if it were stored now.
+  void TellAgain(PublisherId publisher);
 
   // --- for any thread ---
   // 0 for numbers not in use.

@@ -390,6 +390,40 @@ void KvApplier::Tell(const KvHolderState& state, const CacheGroup& group, Tier t
   options_.sink->OnStored(state.holder_, tier, group.engine_group, engine_keys, blocks);
 }
 
+void KvApplier::TellAgain(const KvHolderState& state) {
+  if (!options_.sink) return;
+  index_->ForEach(state.holder_, [&](const KvIndex::Stretch& stretch) {
+    const auto group = std::ranges::find(state.groups_, stretch.group, &CacheGroup::number);
+    if (group != state.groups_.end()) TellStretch(state, *group, stretch);
+  });
+}
+
+void KvApplier::TellStretch(const KvHolderState& state, const CacheGroup& group,
+                            const KvIndex::Stretch& stretch) {
+  const uint32_t sub_blocks = SubBlocks(group);
+  const auto is_held = [&](size_t i) { return stretch.references[i] > 0; };
+  for (size_t begin = 0; begin < stretch.references.size();) {
+    size_t end = begin + 1;
+    if (is_held(begin) && sub_blocks == 1) {
+      while (end < stretch.references.size() && is_held(end)) ++end;
+      Tell(state, group, stretch.tier, stretch.engine_keys.subspan(begin, end - begin),
+           stretch.block_keys.subspan(begin, end - begin));
+    } else if (is_held(begin)) {
+      // The keys of an engine's block are made from its own, which is the last of them.
+      const std::span<const EngineKey> keys = SubKeys(stretch.engine_keys.subspan(begin, 1),
+                                                      sub_blocks);
+      told_.clear();
+      for (const EngineKey key : keys) {
+        const auto block = index_->Find(state.holder_, group.number, key);
+        if (!block) break;
+        told_.push_back(block->key);
+      }
+      if (told_.size() == sub_blocks) Tell(state, group, stretch.tier, {&keys.back(), 1}, told_);
+    }
+    begin = end;
+  }
+}
+
 void KvApplier::RemoveParts(CacheGroup* group, Tier tier, KvIndex::Removed* result) {
   lost_.clear();
   const size_t size_before = group->parts->size();

@@ -176,6 +176,8 @@ class KvApplier {
   void Forget(KvHolderState* state);
   // Reads what Save wrote into a new state; false, and nothing is changed, if it cannot be.
   bool Resume(KvHolderState* state, wire::MsgpackReader* in);
+  // Tells the sink of everything that is held, as if it were stored now.
+  void TellAgain(const KvHolderState& state);
   // Gives up parked stores that waited too long; true if there were any.
   bool Expire(KvHolderState* state, base::TimePoint now);
   void CountMalformed(uint32_t events) { stats_.malformed += events; }
@@ -212,6 +214,8 @@ class KvApplier {
   void RemoveParts(CacheGroup* group, Tier tier, KvIndex::Removed* result);
   void Tell(const KvHolderState& state, const CacheGroup& group, Tier tier,
             std::span<const EngineKey> engine_keys, std::span<const BlockKey> blocks);
+  void TellStretch(const KvHolderState& state, const CacheGroup& group,
+                   const KvIndex::Stretch& stretch);
   void Cleared(KvHolderState* state);
 
   void Park(KvHolderState* state, const CacheGroup& group, Tier tier, const KvEvent& event,

@@ -121,6 +121,39 @@ TEST_F(KvApplySinkTest, WindowedGroupsAreNotShared) {
   EXPECT_THAT(told.Take(), ElementsAre("stored 0 g0: 10 -> 1"));
 }
 
+TEST_F(KvApplySinkTest, WhatIsHeldCanBeToldAgain) {
+  const auto prompt = TestPrompt(1, 48);
+  Store(prompt, {10, 11, 12}, 16);
+  Store({}, {10, 12}, 16, {.medium = "CPU"});
+  Remove(11);
+  Send();
+  const std::vector<BlockKey> blocks = told.blocks;
+  told.Take();
+  told.blocks.clear();
+  picker.feed.TellAgain(id);
+  EXPECT_THAT(told.Take(), testing::UnorderedElementsAre("stored 0: 10 -> 1", "stored 0: 12 -> 1",
+                                                         "stored 1: 10 -> 1", "stored 1: 12 -> 1"));
+  EXPECT_THAT(told.blocks, testing::UnorderedElementsAre(blocks[0], blocks[0], blocks[2],
+                                                         blocks[2]));
+}
+
+TEST_F(KvApplySinkTest, LargeAndSmallEngineBlocksAreToldAgainByTheirKeys) {
+  Store(TestPrompt(1, 64), {10, 11}, 32);
+  const std::vector<BlockKey> blocks = told.blocks;
+  told.Take();
+  told.blocks.clear();
+  picker.feed.TellAgain(id);
+  EXPECT_THAT(told.Take(), ElementsAre("stored 0: 10 -> 2", "stored 0: 11 -> 2"));
+  EXPECT_EQ(told.blocks, blocks);
+
+  id = picker.Add("a:2", false);
+  number = 0;
+  Store(TestPrompt(1, 32), {10, 11, 12, 13}, 8);
+  told.Take();
+  picker.feed.TellAgain(id);
+  EXPECT_THAT(told.Take(), ElementsAre("stored 0: 11 13 -> 2"));
+}
+
 TEST_F(KvApplySinkTest, WhoIsNotKnownYetIsNotCleared) {
   number = 7;  // the picker joins late
   Store(TestPrompt(1, 16), {10}, 16);

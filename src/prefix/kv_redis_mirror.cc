@@ -7,30 +7,41 @@ namespace llmd::prefix {
 KvRedisMirror::KvRedisMirror() : KvRedisMirror(Limits{}) {}
 
 template <class Append>
-void KvRedisMirror::Put(std::string_view pod, Append append) {
+void KvRedisMirror::Put(std::string_view pod, bool is_again, Append append) {
   const auto walk = walks_.find(pod);
   std::deque<Chunk>& chunks = walk == walks_.end() ? ready_ : walk->second.waiting;
-  if (chunks.empty() || chunks.back().bytes.size() >= kChunkBytes) chunks.emplace_back();
+  if (chunks.empty() || chunks.back().bytes.size() >= kChunkBytes ||
+      chunks.back().is_again != is_again) {
+    chunks.push_back({.bytes = {}, .commands = 0, .is_again = is_again});
+  }
   Chunk& chunk = chunks.back();
   const size_t before = chunk.bytes.size();
   chunk.commands += append(&chunk.bytes);
-  pending_bytes_ += chunk.bytes.size() - before;
+  if (!is_again) pending_bytes_ += chunk.bytes.size() - before;
   if (chunk.commands == 0) chunks.pop_back();
   if (pending_bytes_ > limits_.pending_bytes) DropAll();
 }
 
 void KvRedisMirror::Store(const KvRedisEntry& entry, std::span<const EngineKey> engine_keys,
                           std::span<const BlockKey> blocks) {
-  Put(entry.pod,
+  Put(entry.pod, false,
+      [&](std::string* out) { return AppendKvRedisStore(entry, engine_keys, blocks, out); });
+}
+
+void KvRedisMirror::StoreAgain(const KvRedisEntry& entry, std::span<const EngineKey> engine_keys,
+                               std::span<const BlockKey> blocks) {
+  stats_.told_again += blocks.size();
+  Put(entry.pod, true,
       [&](std::string* out) { return AppendKvRedisStore(entry, engine_keys, blocks, out); });
 }
 
 void KvRedisMirror::Remove(const KvRedisEntry& entry, std::span<const EngineKey> engine_keys) {
-  Put(entry.pod, [&](std::string* out) { return AppendKvRedisRemove(entry, engine_keys, out); });
+  Put(entry.pod, false,
+      [&](std::string* out) { return AppendKvRedisRemove(entry, engine_keys, out); });
 }
 
 void KvRedisMirror::RemoveBlocks(const KvRedisEntry& entry, std::span<const BlockKey> blocks) {
-  Put(entry.pod,
+  Put(entry.pod, false,
       [&](std::string* out) { return AppendKvRedisRemoveBlocks(entry, blocks, out); });
 }
 
@@ -44,7 +55,7 @@ void KvRedisMirror::Clear(std::string_view pod) {
     return;
   }
   walk.again = true;
-  for (const Chunk& chunk : walk.waiting) pending_bytes_ -= chunk.bytes.size();
+  for (const Chunk& chunk : walk.waiting) Forget(chunk);
   walk.waiting.clear();
 }
 
@@ -58,20 +69,28 @@ void KvRedisMirror::DropAll() {
   drop(&ready_);
   for (auto& [pod, walk] : walks_) drop(&walk.waiting);
   pending_bytes_ = 0;
+  was_dropped_ = true;
 }
 
 size_t KvRedisMirror::NextRound(std::string* commands) {
   round_.clear();
+  under_way_.clear();
   part_ = answered_ = 0;
   if (rounds_++ == kRunRounds) return 0;
   size_t count = 0;
+  if (std::exchange(asks_server_, false)) {
+    wire::AppendRespCommand({"INFO", "server"}, commands);
+    round_.push_back({.kind = Part::Kind::kServer, .walk = nullptr, .commands = 1});
+    ++count;
+  }
   const auto take = [&] {
     Part part;
     while (!ready_.empty() && commands->size() < limits_.round_bytes) {
       Chunk& chunk = ready_.front();
       commands->append(chunk.bytes);
-      pending_bytes_ -= chunk.bytes.size();
+      Forget(chunk);
       part.commands += chunk.commands;
+      under_way_.push_back(std::move(chunk));
       ready_.pop_front();
       ++chunks_out_;
     }
@@ -87,7 +106,7 @@ size_t KvRedisMirror::NextRound(std::string* commands) {
     }
     const size_t asked = walk.clear.NextRound(commands);
     if (asked > 0) {
-      round_.push_back({&walk, asked});
+      round_.push_back({.kind = Part::Kind::kWalk, .walk = &walk, .commands = asked});
       count += asked;
       ++it;
       continue;
@@ -121,7 +140,9 @@ void KvRedisMirror::OnReply(size_t, const wire::RespValue& reply) {
     ++part_;
     answered_ = 0;
   }
-  if (part.walk) {
+  if (part.kind == Part::Kind::kServer) {
+    OnServer(reply);
+  } else if (part.kind == Part::Kind::kWalk) {
     part.walk->clear.OnReply(index, reply);
   } else if (reply.type == wire::RespValue::Type::kError) {
     ++stats_.errors;
@@ -132,12 +153,33 @@ void KvRedisMirror::OnReply(size_t, const wire::RespValue& reply) {
 void KvRedisMirror::OnEnd(const base::Status& status) {
   rounds_ = 0;
   if (status.ok()) return;
-  for (size_t i = part_; i < round_.size(); ++i) stats_.lost += round_[i].commands;
-  stats_.lost -= answered_;
+  for (const Part& part : round_) asks_server_ |= part.kind == Part::Kind::kServer;
+  for (; !under_way_.empty(); under_way_.pop_back()) {
+    Chunk& chunk = under_way_.back();
+    stats_.sent_again += chunk.commands;
+    if (!chunk.is_again) pending_bytes_ += chunk.bytes.size();
+    ready_.push_front(std::move(chunk));
+    --chunks_out_;
+  }
   round_.clear();
   part_ = answered_ = 0;
   // Walks begin anew.
   for (auto& [pod, walk] : walks_) walk.clear = KvRedisClear(pod);
+}
+
+// Who may not ask (an ACL) has to take every connection for one to another server.
+void KvRedisMirror::OnServer(const wire::RespValue& reply) {
+  constexpr std::string_view kName = "run_id:";
+  std::string_view id;
+  if (reply.type == wire::RespValue::Type::kText) {
+    const size_t at = reply.text.find(kName);
+    if (at != reply.text.npos) {
+      id = reply.text.substr(at + kName.size());
+      id = id.substr(0, id.find_first_of("\r\n"));
+    }
+  }
+  server_changed_ |= id.empty() || id != server_;
+  server_ = id;
 }
 
 KvRedisMirror::Stats KvRedisMirror::stats() const {

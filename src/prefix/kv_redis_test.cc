@@ -7,6 +7,7 @@
 
 #include <charconv>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "base/random.h"
@@ -467,7 +468,7 @@ TEST_F(KvRedisMirrorTest, ClearedAgainMeanwhile) {
   EXPECT_THAT(Round(mirror), ElementsAre("HSET 2"));
 }
 
-TEST_F(KvRedisMirrorTest, LossesAreCountedAndWalksBeginAnew) {
+TEST_F(KvRedisMirrorTest, WhatWasUnderWayIsSentAgainAndWalksBeginAnew) {
   KvRedisMirror mirror;
   for (const BlockKey block : {1, 2, 3}) Store(mirror, "a", block);
   mirror.Clear("b");
@@ -477,14 +478,57 @@ TEST_F(KvRedisMirrorTest, LossesAreCountedAndWalksBeginAnew) {
   mirror.OnReply(1, {.type = RespValue::Type::kError, .text = "OOM"});
   Store(mirror, "a", 4);
   mirror.OnEnd(base::Unavailable("gone"));
-  EXPECT_EQ(mirror.stats().lost, 2u);
+  EXPECT_EQ(mirror.stats().sent_again, 3u);
   EXPECT_EQ(mirror.stats().errors, 1u);
   EXPECT_EQ(mirror.error(), "OOM");
   EXPECT_TRUE(mirror.pending());
-  EXPECT_THAT(Round(mirror), ElementsAre("HSET 4", "SCAN 0"));
-  mirror.OnReply(0, one_);
-  mirror.OnReply(1, Keys(room_, "0", {}));
+  EXPECT_THAT(Round(mirror), ElementsAre("HSET 1", "HSET 2", "HSET 3", "HSET 4", "SCAN 0"));
+  for (size_t i = 0; i < 4; ++i) mirror.OnReply(i, one_);
+  mirror.OnReply(4, Keys(room_, "0", {}));
   EXPECT_THAT(Round(mirror), ElementsAre("HSET 9"));
+  mirror.OnReply(0, one_);
+  EXPECT_THAT(Round(mirror), IsEmpty());
+  mirror.OnEnd(base::OkStatus());
+  EXPECT_FALSE(mirror.pending());
+  EXPECT_EQ(mirror.stats().pending_bytes, 0u);
+}
+
+TEST_F(KvRedisMirrorTest, FindsOutWhetherTheServerIsAnother) {
+  KvRedisMirror mirror;
+  const auto connect = [&](std::string_view info) {
+    mirror.OnConnected();
+    EXPECT_TRUE(mirror.pending());
+    EXPECT_THAT(Round(mirror), ElementsAre("INFO server"));
+    mirror.OnReply(0, {.type = RespValue::Type::kText, .text = info});
+    EXPECT_THAT(Round(mirror), IsEmpty());
+    mirror.OnEnd(base::OkStatus());
+    return mirror.TakeServerChanged();
+  };
+  EXPECT_TRUE(connect("# Server\r\nrun_id:abc\r\ntcp_port:1\r\n"));
+  EXPECT_FALSE(mirror.TakeServerChanged());
+  EXPECT_FALSE(connect("run_id:abc\r\n")) << "only the connection broke";
+  EXPECT_TRUE(connect("run_id:abd\r\n"));
+  EXPECT_TRUE(connect("it does not say")) << "every connection may be to another";
+  EXPECT_TRUE(connect("it does not say"));
+
+  mirror.OnConnected();
+  EXPECT_THAT(Round(mirror), ElementsAre("INFO server"));
+  mirror.OnEnd(base::Unavailable("gone"));
+  EXPECT_THAT(Round(mirror), ElementsAre("INFO server")) << "asked again";
+}
+
+TEST_F(KvRedisMirrorTest, WhatIsToldAgainDoesNotCountForTheLimit) {
+  KvRedisMirror mirror({.pending_bytes = 1000, .round_bytes = 1 << 20});
+  std::vector<BlockKey> blocks(100);
+  std::iota(blocks.begin(), blocks.end(), 1);
+  mirror.StoreAgain({.pod = "a", .tier = "gpu"}, {}, blocks);
+  Store(mirror, "a", 7);
+  EXPECT_EQ(mirror.stats().told_again, 100u);
+  EXPECT_LT(mirror.stats().pending_bytes, 200u);
+  EXPECT_EQ(Round(mirror).size(), 101u);
+  mirror.OnEnd(base::Unavailable("gone"));
+  EXPECT_LT(mirror.stats().pending_bytes, 200u);
+  EXPECT_FALSE(mirror.TakeDropped());
 }
 
 TEST_F(KvRedisMirrorTest, OverTheLimitWhatWaitsIsDropped) {
@@ -496,6 +540,8 @@ TEST_F(KvRedisMirrorTest, OverTheLimitWhatWaitsIsDropped) {
     EXPECT_LE(mirror.stats().pending_bytes, 1000u);
   }
   EXPECT_GT(mirror.stats().dropped, 20u);
+  EXPECT_TRUE(mirror.TakeDropped());
+  EXPECT_FALSE(mirror.TakeDropped());
   EXPECT_EQ(Round(mirror).back(), "SCAN 0");
 }
 

@@ -45,8 +45,28 @@ KvIngest::KvIngest(const PreciseParameters::Events& parameters, const PreciseOpt
     : parameters_(parameters),
       subscription_(SubscriptionOf(parameters)),
       connects_(parameters.zmq_endpoint.empty() && parameters.discover_pods),
+      store_address_(options.shared ? options.shared->address : ""),
+      shared_(options.shared ? std::make_unique<SharedIndexWriter>(options.feed.apply.tiers)
+                             : nullptr),
       index_(options.index),
-      feed_(options.feed, &index_) {}
+      feed_(FeedOptions(options, shared_.get()), &index_) {
+  if (shared_) shared_->Begin(&feed_);
+}
+
+prefix::KvFeedOptions KvIngest::FeedOptions(const PreciseOptions& options,
+                                            SharedIndexWriter* sink) {
+  prefix::KvFeedOptions feed = options.feed;
+  feed.apply.sink = sink;
+  return feed;
+}
+
+void KvIngest::OnStoreConnected() {
+  if (shared_) shared_->mirror().OnConnected();
+}
+
+void KvIngest::OnStoreEnd(const base::Status& status) {
+  if (shared_) shared_->mirror().OnEnd(status);
+}
 
 std::optional<plugin::EventReplay> KvIngest::ReplayOf(const prefix::KvAction& action) {
   if (action.type != prefix::KvAction::Type::kReplay) return std::nullopt;
@@ -157,6 +177,10 @@ void KvIngest::MakeReport(base::TimePoint now) {
   auto report = std::make_shared<Report>();
   report->feed = feed_.stats();
   report->index = index_.stats();
+  if (shared_) {
+    report->shared = shared_->mirror().stats();
+    report->shared_error = shared_->mirror().error();
+  }
   const std::shared_ptr<const prefix::KvHolders> holders = feed_.holders().Current();
   if (holders) {
     for (size_t i = 0; i < holders->size(); ++i) {

@@ -7,18 +7,23 @@
 // what was missed is asked for at replaySocketPort plus rank, or the label llmd.ai/kv-replay-port.
 // What left the fleet is cleared.
 //
+// With an index that is shared in Redis (shared_index.h) everything that is heard is copied there.
+//
 // Thread safety: the EventConsumer side belongs to the ingest thread; index() and feed() as they
 // say; report() is for any thread.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/snapshot.h"
 #include "plugin/events.h"
+#include "plugin/redis.h"
 #include "plugins/producer/precise_prefix_cache_parameters.h"
+#include "plugins/producer/shared_index.h"
 #include "prefix/kv_feed.h"
 #include "prefix/kv_index.h"
 
@@ -27,7 +32,7 @@ namespace llmd::plugins {
 inline constexpr std::string_view kKvEventsPortLabel = "llmd.ai/kv-events-port";
 inline constexpr std::string_view kKvReplayPortLabel = "llmd.ai/kv-replay-port";
 
-class KvIngest : public plugin::EventConsumer {
+class KvIngest : public plugin::EventConsumer, public plugin::EventStore {
  public:
   KvIngest(const PreciseParameters::Events& parameters, const PreciseOptions& options);
 
@@ -46,6 +51,11 @@ class KvIngest : public plugin::EventConsumer {
   std::optional<plugin::EventReplay> OnTick(base::TimePoint now) override;
   std::string DumpPublishers() const override;
 
+  const std::string& store_address() const override { return store_address_; }
+  wire::RespProgram* NextStore() override { return shared_ ? shared_->Next() : nullptr; }
+  void OnStoreConnected() override;
+  void OnStoreEnd(const base::Status& status) override;
+
   prefix::KvIndex& index() { return index_; }
   const prefix::KvIndex& index() const { return index_; }
   const prefix::KvFeed& feed() const { return feed_; }
@@ -61,6 +71,8 @@ class KvIngest : public plugin::EventConsumer {
     };
     prefix::KvFeed::Stats feed;
     prefix::KvIndex::Stats index;
+    std::optional<prefix::KvRedisMirror::Stats> shared;
+    std::string shared_error;  // last refusal of the server
     std::vector<Publisher> publishers;
   };
   static constexpr base::Duration kReportInterval = std::chrono::milliseconds(500);
@@ -72,12 +84,16 @@ class KvIngest : public plugin::EventConsumer {
 
  private:
   static std::optional<plugin::EventReplay> ReplayOf(const prefix::KvAction& action);
+  static prefix::KvFeedOptions FeedOptions(const PreciseOptions& options,
+                                           SharedIndexWriter* sink);
   void RankMembers(const fleet::Members& members);
   void MakeReport(base::TimePoint now);
 
   const PreciseParameters::Events parameters_;
   const plugin::EventSubscription subscription_;
   const bool connects_;
+  const std::string store_address_;
+  const std::unique_ptr<SharedIndexWriter> shared_;  // nullptr: not shared
   prefix::KvIndex index_;
   prefix::KvFeed feed_;
   struct Member {

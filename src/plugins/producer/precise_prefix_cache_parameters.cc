@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/strings.h"
+#include "wire/redis_address.h"
 
 namespace llmd::plugins {
 namespace {
@@ -22,7 +23,8 @@ TypePtr<P::TokenProcessor> TokenProcessorType() {
              Int<uint32_t>(0, kBlockTokensMax))
       .Field("hashSeed", "Seed of the keys; pickers that share an index need the same.",
              &T::hash_seed)
-      .Field("hashAlgorithm", "cbor-fnv or xxh64, as upstream; none: our own.",
+      .Field("hashAlgorithm",
+             "cbor-fnv or xxh64, as upstream; none: our own, of a shared index cbor-fnv.",
              &T::hash_algorithm)
       .Build();
 }
@@ -40,12 +42,23 @@ TypePtr<P::BlockIndex> BlockIndexType() {
           .Field("size", "Memory of the index.", &CostAwareIndexParameters::size,
                  config::Quantity(1, /*bytes=*/true))
           .Build();
+  const auto redis =
+      config::Object<RedisIndexParameters>("RedisConfig")
+          .Field("address", "host:port, or redis://, rediss://, valkey://, valkeys://, unix://.",
+                 &RedisIndexParameters::address, config::String(1))
+          .Field("timeout", "How long a request waits for a lookup there.",
+                 &RedisIndexParameters::timeout, config::GoDuration(std::chrono::milliseconds(1)))
+          .Field("enableRDMA", "Without effect.", &RedisIndexParameters::enable_rdma)
+          .Build();
   return config::Object<T>("KvBlockIndexConfig")
       .Field("inMemoryConfig", "An index in memory.", &T::in_memory,
              config::Optional<InMemoryIndexParameters>(in_memory))
       .Field("costAwareMemoryConfig", "An index in memory, bounded in bytes.", &T::cost_aware,
              config::Optional<CostAwareIndexParameters>(cost_aware))
-      .Field("redisConfig", "An index in Redis. Not built yet.", &T::redis, config::Raw())
+      .Field("redisConfig", "An index in Redis, shared with other pickers.", &T::redis,
+             config::Optional<RedisIndexParameters>(redis))
+      .Field("valkeyConfig", "The same in Valkey.", &T::valkey,
+             config::Optional<RedisIndexParameters>(redis))
       .Field("enableMetrics", "Without effect: metrics are always there.", &T::enable_metrics)
       .Field("metricsLoggingInterval", "Without effect.", &T::metrics_logging_interval,
              config::Raw())
@@ -121,13 +134,19 @@ prefix::KvTiers TiersOf(const P& parameters, plugin::PluginContext& context) {
 }
 
 std::shared_ptr<const prefix::TokenChain> ChainOf(const P::TokenProcessor& parameters,
-                                                  plugin::PluginContext& context) {
+                                                  bool is_shared, plugin::PluginContext& context) {
   const std::string& name = parameters.hash_algorithm;
-  const auto kind = name.empty() ? prefix::ChainKind::kOwn : prefix::ParseChainKind(name);
+  const auto kind = !name.empty() ? prefix::ParseChainKind(name)
+                    : is_shared   ? prefix::ChainKind::kCborFnv
+                                  : prefix::ChainKind::kOwn;
   if (!kind) {
     context.errors().Add(
         context.parameters().FindOrSelf("tokenProcessorConfig"),
         base::Concat("hashAlgorithm \"", name, "\" is not known; use cbor-fnv or xxh64"));
+  }
+  if (is_shared && kind == prefix::ChainKind::kOwn) {
+    context.errors().Add(context.parameters().FindOrSelf("tokenProcessorConfig"),
+                         "an index that is shared needs hashAlgorithm cbor-fnv or xxh64");
   }
   // Nobody outside can know the keys of a chain whose seed was not given.
   const std::string seed = kind == prefix::ChainKind::kOwn && parameters.hash_seed.empty()
@@ -160,21 +179,29 @@ PreciseOptions ReadPreciseOptions(const PreciseParameters& parameters,
     context.errors().Add(node, std::string(why));
   };
   const P::Indexer& indexer = parameters.indexer;
-  if (!indexer.block_index.redis.is_null()) {
-    refuse(indexer.block_index.redis, "an index in Redis is not built yet");
-  }
   if (!indexer.tokenizers_pool.is_null() && !tokenizers_pool_allowed) {
     refuse(indexer.tokenizers_pool,
            "tokenizersPoolConfig is not supported; configure a token-producer plugin instead");
   }
   PreciseOptions options;
+  const RedisIndexParameters* shared = parameters.shared();
+  if (shared) {
+    if (const auto address = wire::RedisAddress::Parse(shared->address); !address) {
+      refuse(context.parameters().FindOrSelf("indexerConfig"), address.error().message());
+    }
+    options.shared = {.address = shared->address, .timeout = shared->timeout};
+  }
   if (indexer.block_index.cost_aware) {
     options.index.bytes_max = static_cast<size_t>(indexer.block_index.cost_aware->size);
   } else if (context.kv_index_bytes() > 0) {
     options.index.bytes_max = context.kv_index_bytes();
   }
   options.index.seed = context.secret();
-  options.feed.apply.chain = ChainOf(parameters.token_processor, context);
+  options.feed.apply.chain = ChainOf(parameters.token_processor, shared != nullptr, context);
+  if (options.feed.apply.chain->kind() == prefix::ChainKind::kOwn &&
+      parameters.token_processor.hash_seed.empty()) {
+    options.own_seed = std::to_string(context.secret());
+  }
   options.feed.apply.block_tokens = parameters.block_tokens();
   options.feed.apply.tiers = TiersOf(parameters, context);
   options.feed.dialect = parameters.events.engine_type;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <unordered_map>
 
 #include "base/strings.h"
@@ -16,7 +17,9 @@ using plugin::MatchSource;
 using prefix::BlockKey;
 using prefix::HolderId;
 
-constexpr size_t kSources = 4;
+constexpr size_t kSources = 5;
+// Beyond a lookup's own limit, so that it is the lookup that ends and is counted.
+constexpr base::Duration kSharedGrace = std::chrono::milliseconds(50);
 constexpr size_t kDumpEndpointsMax = 100;
 // A larger error is worth a word in the state's dump.
 constexpr double kErrorExplained = 0.1;
@@ -38,14 +41,19 @@ struct PrecisePrefixCacheProducer::Match : plugin::PrefixCacheMatchInfo {
   std::span<uint32_t> blocks;
   std::span<float> weights;
   std::span<bool> trusted;
+  uint64_t best = 0;  // blocks of the best holder in the index, sum over chains
   // Where the request went.
   mutable EndpointNumber endpoint = fleet::kNoEndpoint;
   mutable uint64_t generation = 0;
 };
 
 struct PrecisePrefixCacheProducer::Worker {
-  Worker(const prefix::KvIndex& index, const prefix::KvFeed& feed)
-      : reader(index), holders(feed.holders()) {}
+  Worker(const prefix::KvIndex& index, const prefix::KvFeed& feed, const PreciseOptions& options)
+      : reader(index), holders(feed.holders()) {
+    if (!options.shared) return;
+    shared.emplace(options.shared->address,
+                   std::make_shared<const prefix::KvTiers>(options.feed.apply.tiers));
+  }
 
   // Who of the holders is which endpoint, after either has changed.
   void Renew(const fleet::View& view) {
@@ -75,6 +83,7 @@ struct PrecisePrefixCacheProducer::Worker {
   uint64_t version = ~uint64_t{0};
   size_t holder_count = 0;
   std::vector<std::vector<HolderId>> by_endpoint;
+  std::optional<SharedIndexReader> shared;
   // Read by scrapes.
   std::atomic<uint64_t> lookups{0}, hits{0};
   std::atomic<uint64_t> sources[kSources] = {};
@@ -95,6 +104,7 @@ PrecisePrefixCacheProducer::PrecisePrefixCacheProducer(const PreciseParameters& 
       tiers_(options.feed.apply.tiers),
       speculative_ttl_(parameters.speculative_indexing ? parameters.speculative_ttl
                                                        : base::Duration{}),
+      shared_timeout_(options.shared ? options.shared->timeout : base::Duration{}),
       match_(context.Produces<plugin::PrefixCacheMatchInfo>()),
       own_(context.Produces<Match>()),
       tokens_(context.Consumes<plugin::TokenizedPrompt>("")),
@@ -102,7 +112,7 @@ PrecisePrefixCacheProducer::PrecisePrefixCacheProducer(const PreciseParameters& 
       fleet_(context.fleet()),
       hit_error_(context.fleet().worker_count()) {
   for (size_t i = 0; i < fleet_.worker_count(); ++i) {
-    workers_.push_back(std::make_unique<Worker>(index(), feed()));
+    workers_.push_back(std::make_unique<Worker>(index(), feed(), options));
   }
 }
 
@@ -150,9 +160,8 @@ void PrecisePrefixCacheProducer::LookUp(plugin::RequestContext& request,
   match->trusted = arena.NewSpan<bool>(size);
   const auto blocks = arena.NewSpan<uint32_t>(worker.holder_count);
   const auto weights = arena.NewSpan<float>(worker.holder_count);
-  uint64_t best = 0;
   for (const auto& chain : match->chains) {
-    best += worker.reader.Match(chain, tiers_.weights(), request.now, blocks, weights);
+    match->best += worker.reader.Match(chain, tiers_.weights(), request.now, blocks, weights);
     for (const EndpointNumber n : candidates) {
       uint32_t held = 0, trusted = 0;
       float weight = 0;
@@ -169,7 +178,7 @@ void PrecisePrefixCacheProducer::LookUp(plugin::RequestContext& request,
     }
   }
   AddTo(worker.lookups, match->chains.size());
-  AddTo(worker.hits, best);
+  AddTo(worker.hits, match->best);
 }
 
 std::span<const uint32_t> PrecisePrefixCacheProducer::BlocksIn(plugin::RequestContext& request,
@@ -224,6 +233,7 @@ void PrecisePrefixCacheProducer::FillIn(std::span<const EndpointNumber> candidat
 base::Status PrecisePrefixCacheProducer::Produce(plugin::RequestContext& request,
                                                  std::span<const EndpointNumber> candidates) {
   if (candidates.empty() || !request.body) return base::OkStatus();
+  if (request.asked) return Continue(request, candidates);
   const plugin::TokenizedPrompt* tokens = request.attributes.Get(tokens_);
   const plugin::PrefixCacheMatchInfo* approximate = request.attributes.Get(approximate_);
   auto* match = request.arena->New<Match>();
@@ -238,10 +248,60 @@ base::Status PrecisePrefixCacheProducer::Produce(plugin::RequestContext& request
   } else {
     match->source = MatchSource::kNone;
   }
-  AddTo(WorkerOf(request).sources[static_cast<size_t>(match->source)], 1);
   request.attributes.Set(match_, static_cast<const plugin::PrefixCacheMatchInfo*>(match));
   request.attributes.Set(own_, static_cast<const Match*>(match));
+  if (std::optional<SharedIndexReader>& shared = WorkerOf(request).shared;
+      shared && !match->chains.empty()) {
+    request.asked = shared->Ask(*request.fleet, shared_timeout_, match->chains);
+    request.wait_until = request.now + wait_max();
+  } else {
+    CountSource(request);
+  }
   return base::OkStatus();
+}
+
+base::Duration PrecisePrefixCacheProducer::wait_max() const {
+  return shared_timeout_ == base::Duration{} ? plugin::kProduceWaitMax
+                                             : shared_timeout_ + kSharedGrace;
+}
+
+void PrecisePrefixCacheProducer::CountSource(const plugin::RequestContext& request) {
+  const Match* match = request.attributes.Get(own_);
+  if (match) AddTo(WorkerOf(request).sources[static_cast<size_t>(match->source)], 1);
+}
+
+// What this index says stands there already and counts where the other one does not answer.
+base::Status PrecisePrefixCacheProducer::Continue(plugin::RequestContext& request,
+                                                  std::span<const EndpointNumber> candidates) {
+  if (!request.asked->ended()) {
+    request.wait_until = request.now + wait_max();
+    return base::OkStatus();
+  }
+  const std::shared_ptr<plugin::OutsideTask> task = std::move(request.asked);
+  const auto& lookup = static_cast<const SharedLookup&>(*task);
+  if (lookup.usable() && lookup.best() > 0) Merge(request, candidates, lookup);
+  CountSource(request);
+  if (!lookup.status().ok()) return lookup.status();
+  if (!lookup.usable()) return base::Unavailable(lookup.error());
+  return base::OkStatus();
+}
+
+void PrecisePrefixCacheProducer::Merge(plugin::RequestContext& request,
+                                       std::span<const EndpointNumber> candidates,
+                                       const SharedLookup& shared) {
+  auto* match = request.arena->New<Match>(*request.attributes.Get(own_));
+  for (const EndpointNumber n : candidates) {
+    const uint32_t blocks = shared.blocks(n);
+    match->indexed[n] = std::max(match->indexed[n], blocks);
+    if (hit_error_.trust(n) < kTrustMin) continue;
+    if (match->trusted[n] && match->blocks[n] >= blocks) continue;
+    match->blocks[n] = blocks;
+    match->weights[n] = shared.weight(n);
+    match->source = MatchSource::kShared;
+  }
+  AddTo(WorkerOf(request).hits, std::max(match->best, shared.best()) - match->best);
+  request.attributes.Set(match_, static_cast<const plugin::PrefixCacheMatchInfo*>(match));
+  request.attributes.Set(own_, static_cast<const Match*>(match));
 }
 
 base::Status PrecisePrefixCacheProducer::OnRouted(plugin::RequestContext& request,
@@ -359,6 +419,18 @@ void PrecisePrefixCacheProducer::CollectFeed(const Report& report,
   uint64_t held = 0;
   for (const Report::Publisher& p : report.publishers) held += p.stats.held;
   set(MetricId::kKvEventsPoolQueueDepth, held);
+  if (report.shared) {
+    const prefix::KvRedisMirror::Stats& shared = *report.shared;
+    const std::pair<std::string_view, uint64_t> written[] = {
+        {"commands", shared.commands},     {"refused", shared.errors},
+        {"sent_again", shared.sent_again}, {"dropped", shared.dropped},
+        {"told_again", shared.told_again}, {"cleared", shared.cleared}};
+    for (const auto& [what, n] : written) {
+      series.Set(MetricId::kKvSharedIndexTotal, {name(), what}, static_cast<double>(n));
+    }
+    series.Set(MetricId::kKvSharedIndexPendingBytes, {name()},
+               static_cast<double>(shared.pending_bytes));
+  }
   series.Set(MetricId::kKvIndexBytes, {name()}, static_cast<double>(report.index.bytes));
   series.Set(MetricId::kKvIndexBlocks, {name()}, static_cast<double>(report.index.blocks));
   const std::pair<std::string_view, uint64_t> happened[] = {
@@ -467,8 +539,13 @@ std::string PrecisePrefixCacheProducer::DumpState() const {
   if (const std::shared_ptr<const Report> report = this->report()) {
     out += base::Concat(",\"blocks\":", std::to_string(report->index.blocks),
                         ",\"bytes\":", std::to_string(report->index.bytes),
-                        ",\"publishers\":", std::to_string(report->publishers.size()),
-                        ",\"endpoints\":[");
+                        ",\"publishers\":", std::to_string(report->publishers.size()));
+    if (report->shared) {
+      out += base::Concat(",\"sharedPendingBytes\":", std::to_string(report->shared->pending_bytes),
+                          ",\"sharedRefusal\":");
+      base::AppendJsonString(&out, report->shared_error);
+    }
+    out += ",\"endpoints\":[";
     const std::shared_ptr<const fleet::Members> members = fleet_.members();
     size_t shown = 0;
     for (const EndpointNumber n : members->numbers) {

@@ -10,6 +10,12 @@
 // not in time) it does for all. With neither, nothing matches, and load decides. `source` of the
 // match, decision records and llmd_kv_index_matches_total say which it was.
 //
+// Shared index (redisConfig): every request with ids asks it, too, beside the loop, for at most
+// redisConfig.timeout. An answer that knows somebody counts for all endpoints whose predictions
+// come true: each has the larger of what this index and that one say, and needs no approximate
+// match. Without an answer, or with one that knows nobody, all is as if it were not there.
+// Speculative entries stay in this process; Ask answers out of this index alone.
+//
 // Parameters: precise_prefix_cache_parameters.h. The index lives as long as the plugin: a reload
 // that leaves the parameters as they are keeps it.
 //
@@ -51,6 +57,8 @@ class PrecisePrefixCacheProducer : public plugin::Plugin,
 
   base::Status Produce(plugin::RequestContext& request,
                        std::span<const plugin::EndpointNumber> candidates) override;
+  base::Duration wait_max() const override;
+  void Abandon(plugin::RequestContext& request) override { CountSource(request); }
   base::Status OnRouted(plugin::RequestContext& request, const plugin::SchedulingResult& result,
                         plugin::BookingList* bookings) override;
   void OnResponseEnd(plugin::RequestContext& request, const plugin::ResponseEnd& end,
@@ -88,6 +96,12 @@ class PrecisePrefixCacheProducer : public plugin::Plugin,
   // What others know, where the index is not trusted.
   void FillIn(std::span<const plugin::EndpointNumber> candidates,
               const plugin::PrefixCacheMatchInfo* approximate, Match* match) const;
+  // The shared index has answered, or something else happened.
+  base::Status Continue(plugin::RequestContext& request,
+                        std::span<const plugin::EndpointNumber> candidates);
+  void Merge(plugin::RequestContext& request, std::span<const plugin::EndpointNumber> candidates,
+             const SharedLookup& shared);
+  void CountSource(const plugin::RequestContext& request);
   bool Trusted(plugin::EndpointNumber n, prefix::HolderId holder) const;
   void CollectFeed(const Report& report, telemetry::ScrapeSeries& series) const;
   void CollectEndpoints(const Report& report, telemetry::ScrapeSeries& series) const;
@@ -98,6 +112,7 @@ class PrecisePrefixCacheProducer : public plugin::Plugin,
   const std::shared_ptr<const prefix::TokenChain> chain_;
   const prefix::KvTiers tiers_;
   const base::Duration speculative_ttl_;  // 0: none
+  const base::Duration shared_timeout_;   // 0: the index is not shared
   const plugin::Slot<plugin::PrefixCacheMatchInfo> match_;
   const plugin::Slot<Match> own_;
   const plugin::Slot<plugin::TokenizedPrompt> tokens_;

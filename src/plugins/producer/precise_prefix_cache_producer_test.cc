@@ -280,6 +280,10 @@ TEST(PrecisePrefixCacheProducer, ReadsUpstreamsParametersAndRefusesWhatItCannotD
         "{indexerConfig: {kvBlockIndexConfig: {enableMetrics: true, metricsLoggingInterval: "
         "60000000000, inMemoryConfig: {size: 1000, podCacheSize: 10}}}}",
         "{indexerConfig: {kvBlockIndexConfig: {costAwareMemoryConfig: {size: 32MiB}}}}",
+        "{indexerConfig: {kvBlockIndexConfig: {redisConfig: {address: 'u:p@r:6380'}}}}",
+        "{indexerConfig: {kvBlockIndexConfig: {redisConfig: {}}}}",
+        "{indexerConfig: {kvBlockIndexConfig: {valkeyConfig: {address: 'valkeys://r/1', "
+        "enableRDMA: true}}}}",
         "{kvEventsConfig: {concurrency: 4, engineType: sglang, discoverPods: false, "
         "podDiscoveryConfig: {podLabelSelector: a=b, podNamespace: ns}}}"}) {
     Precise x(yaml);
@@ -288,7 +292,12 @@ TEST(PrecisePrefixCacheProducer, ReadsUpstreamsParametersAndRefusesWhatItCannotD
        {"{tokenProcessorConfig: {hashAlgorithm: xxhash}}",
         "{tokenProcessorConfig: {blockSizeTokens: 0}}",
         "{indexerConfig: {tokenizersPoolConfig: {}}}",
-        "{indexerConfig: {kvBlockIndexConfig: {redisConfig: {address: r}}}}",
+        "{indexerConfig: {kvBlockIndexConfig: {redisConfig: {address: 'http://r'}}}}",
+        "{indexerConfig: {kvBlockIndexConfig: {redisConfig: {address: 'redis://r/x'}}}}",
+        "{indexerConfig: {kvBlockIndexConfig: {redisConfig: {addr: r}}}}",
+        "{indexerConfig: {kvBlockIndexConfig: {redisConfig: {timeout: 0s}}}}",
+        "{tokenProcessorConfig: {hashAlgorithm: own}, indexerConfig: {kvBlockIndexConfig: "
+        "{redisConfig: {address: r}}}}",
         "{indexerConfig: {kvCacheBackendConfigs: [{name: gpu, weight: 2}]}}",
         "{kvEventsConfig: {engineType: trt}}", "{speculativeTTL: soon}", "{other: 1}"}) {
     Scene scene(1);
@@ -296,6 +305,136 @@ TEST(PrecisePrefixCacheProducer, ReadsUpstreamsParametersAndRefusesWhatItCannotD
     const auto approximate = scene.Make(ApproxPrefixCacheProducerType());
     EXPECT_EQ(scene.Make(PrecisePrefixCacheProducerType(), yaml), nullptr) << yaml;
   }
+}
+
+TEST(PrecisePrefixCacheProducer, TheKindOfIndexChoosesTheKeys) {
+  const auto algorithm = [](std::string_view yaml) {
+    Precise x(yaml);
+    return std::string(dynamic_cast<plugin::PrefixQuery&>(*x.producer).key_algorithm());
+  };
+  EXPECT_EQ(algorithm(""), "own");
+  EXPECT_EQ(algorithm("{indexerConfig: {kvBlockIndexConfig: {redisConfig: {}}}}"), "cbor-fnv");
+  EXPECT_EQ(algorithm("{tokenProcessorConfig: {hashAlgorithm: xxh64}, indexerConfig: "
+                      "{kvBlockIndexConfig: {redisConfig: {}}}}"),
+            "xxh64");
+  EXPECT_EQ(algorithm("{indexerConfig: {kvBlockIndexConfig: {redisConfig: {}, "
+                      "costAwareMemoryConfig: {}}}}"),
+            "own")
+      << "the first one counts, as upstream";
+}
+
+// A picker that shares its index; the test is the server.
+class Shared : public Precise {
+ public:
+  Shared() : Precise("{indexerConfig: {kvBlockIndexConfig: {redisConfig: {timeout: 30ms}}}}") {}
+
+  SharedLookup& asked() { return dynamic_cast<SharedLookup&>(*scene.request().asked); }
+  // The first `blocks[i]` blocks are held by endpoint i; the producer is woken.
+  base::Status Answer(const std::vector<uint32_t>& blocks) {
+    wire::RespProgram& program = asked().program();
+    std::string commands;
+    while (const size_t count = program.NextRound(&commands)) {
+      for (size_t block = 0; block < count; ++block) {
+        std::vector<std::string> fields;
+        for (size_t i = 0; i < blocks.size(); ++i) {
+          if (block >= blocks[i]) continue;
+          const std::string pod = base::Concat("10.0.0.1:", std::to_string(8000 + i));
+          fields.push_back(prefix::KvRedisField({.pod = pod, .tier = i == 2 ? "cpu" : "gpu"}));
+        }
+        std::vector<wire::RespValue> items;
+        for (const std::string& field : fields) {
+          items.push_back({.type = wire::RespValue::Type::kText, .text = field});
+        }
+        program.OnReply(block, {.type = wire::RespValue::Type::kArray, .items = items});
+      }
+    }
+    asked().End(base::OkStatus());
+    return Wake();
+  }
+  base::Status Wake() {
+    scene.request().wait_until = {};
+    return scene.Produce(*producer);
+  }
+  const plugin::PrefixCacheMatchInfo& Found() {
+    return *scene.request().attributes.Get(
+        scene.context().SlotOf<plugin::PrefixCacheMatchInfo>(kName));
+  }
+};
+
+TEST(PrecisePrefixCacheProducer, OfItsOwnAndTheSharedIndexTheLargerCounts) {
+  Shared x;
+  for (size_t i = 0; i < 2; ++i) x.Clear(i);
+  x.Publish(0, Ids(32));
+  x.Publish(1, Ids(64));
+  EXPECT_THAT(x.Ask(Ids(64)).matched_blocks, ElementsAre(2, 4, 0)) << "what counts meanwhile";
+  ASSERT_NE(x.scene.request().asked, nullptr);
+  EXPECT_GT(x.scene.request().wait_until, x.scene.request().now + x.asked().timeout);
+  EXPECT_TRUE(x.Wake().ok());
+  EXPECT_NE(x.scene.request().asked, nullptr) << "woken by something else: it waits on";
+
+  EXPECT_TRUE(x.Answer({3, 1, 4}).ok());
+  EXPECT_EQ(x.scene.request().asked, nullptr);
+  EXPECT_EQ(x.scene.request().wait_until, base::TimePoint());
+  EXPECT_EQ(x.Found().source, MatchSource::kShared);
+  EXPECT_THAT(x.Found().matched_blocks, ElementsAre(3, 4, 4));
+  EXPECT_FLOAT_EQ(x.Found().weighted_blocks[2], 4 * 0.8f);
+}
+
+TEST(PrecisePrefixCacheProducer, WithoutAnAnswerOfUseTheSharedIndexChangesNothing) {
+  Shared x;
+  x.Ask(Ids(64));
+  x.Serve(2, 64, 0);
+  for (size_t i = 0; i < 2; ++i) x.Clear(i);
+  x.Publish(0, Ids(32));
+  x.Ask(Ids(64));
+  EXPECT_TRUE(x.Answer({0, 0, 0}).ok());
+  EXPECT_EQ(x.Found().source, MatchSource::kMixed) << "nobody may be writing there";
+  EXPECT_THAT(x.Found().matched_blocks, ElementsAre(2, 0, 4));
+
+  x.Ask(Ids(64));
+  x.asked().End(base::DeadlineExceeded("slow"));
+  EXPECT_FALSE(x.Wake().ok()) << "the director counts it";
+  EXPECT_EQ(x.scene.request().asked, nullptr);
+  EXPECT_THAT(x.Found().matched_blocks, ElementsAre(2, 0, 4));
+
+  EXPECT_THAT(x.Ask(Ids(8)).matched_blocks, ElementsAre(0, 0, 0));
+  EXPECT_EQ(x.scene.request().asked, nullptr) << "there is nothing to ask for";
+}
+
+// What is written, in the order of the commands' names and keys.
+TEST(PrecisePrefixCacheProducer, WritesWhatItHearsAndTellsItAgainToAServerThatForgot) {
+  Shared x;
+  auto& store = dynamic_cast<plugin::EventStore&>(*x.producer);
+  EXPECT_EQ(store.store_address(), "redis://127.0.0.1:6379");
+  const auto write = [&](std::string_view run_id) {
+    std::string all;
+    while (wire::RespProgram* program = store.NextStore()) {
+      for (std::string round;;) {
+        round.clear();
+        const size_t count = program->NextRound(&round);
+        if (count == 0) break;
+        for (size_t i = 0; i < count; ++i) {
+          const bool info = i == 0 && round.starts_with("*2\r\n$4\r\nINFO");
+          program->OnReply(i, {.type = wire::RespValue::Type::kText, .text = info ? run_id : ""});
+        }
+        all += round;
+      }
+      store.OnStoreEnd(base::OkStatus());
+    }
+    size_t stores = 0;
+    for (size_t at = all.find("HSET"); at != all.npos; at = all.find("HSET", at + 1)) ++stores;
+    return stores;
+  };
+  store.OnStoreConnected();
+  EXPECT_EQ(write("run_id:a"), 0u);
+  x.Publish(0, Ids(64));
+  x.Publish(1, Ids(32), 500);
+  EXPECT_EQ(write(""), 6u);
+  store.OnStoreConnected();
+  EXPECT_EQ(write("run_id:a"), 0u) << "only the connection broke";
+  store.OnStoreConnected();
+  EXPECT_EQ(write("run_id:b"), 6u);
+  EXPECT_EQ(write(""), 0u);
 }
 
 TEST(NoHitLruScorer, ColdRequestsGoRound) {

@@ -6,7 +6,7 @@
 namespace llmd::plugins {
 
 const prefix::KvHolder* SharedIndexWriter::Holder(prefix::HolderId holder) {
-  const prefix::KvHolders* holders = holders_.Get();
+  const prefix::KvHolders* holders = holders_->Get();
   if (!holders || holder >= holders->size() || (*holders)[holder].address.empty()) return nullptr;
   return &(*holders)[holder];
 }
@@ -17,8 +17,10 @@ void SharedIndexWriter::OnStored(prefix::HolderId holder, prefix::Tier tier,
                                  std::span<const prefix::BlockKey> blocks) {
   const prefix::KvHolder* pod = Holder(holder);
   if (!pod) return;
-  mirror_.Store({.pod = pod->address, .tier = tiers_.name(tier), .group = engine_group},
-                engine_keys, blocks);
+  const prefix::KvRedisEntry entry{
+      .pod = pod->address, .tier = tiers_.name(tier), .group = engine_group};
+  if (is_again_) return mirror_.StoreAgain(entry, engine_keys, blocks);
+  mirror_.Store(entry, engine_keys, blocks);
 }
 
 void SharedIndexWriter::OnRemoved(prefix::HolderId holder, prefix::Tier tier,
@@ -32,6 +34,39 @@ void SharedIndexWriter::OnRemoved(prefix::HolderId holder, prefix::Tier tier,
 
 void SharedIndexWriter::OnCleared(prefix::HolderId holder) {
   if (const prefix::KvHolder* pod = Holder(holder)) mirror_.Clear(pod->address);
+}
+
+wire::RespProgram* SharedIndexWriter::Next() {
+  const bool changed = mirror_.TakeServerChanged(), dropped = mirror_.TakeDropped();
+  if (changed || dropped) {
+    tell_again_ = 0;
+    clears_ = !changed;  // removals went with what the server forgot
+  }
+  while (tell_again_ && !mirror_.pending()) {
+    const prefix::KvHolders* holders = holders_->Get();
+    if (!holders || *tell_again_ >= holders->size()) {
+      tell_again_.reset();
+      break;
+    }
+    TellAgain(static_cast<prefix::HolderId>((*tell_again_)++));
+  }
+  return mirror_.pending() ? &mirror_ : nullptr;
+}
+
+// All ranks behind the address of `first`, if that is the first of them.
+void SharedIndexWriter::TellAgain(prefix::HolderId first) {
+  const prefix::KvHolders& holders = *holders_->Get();
+  const std::string& address = holders[first].address;
+  if (address.empty()) return;
+  for (size_t h = 0; h < first; ++h) {
+    if (holders[h].address == address) return;
+  }
+  if (clears_) mirror_.Clear(address);
+  is_again_ = true;
+  for (size_t h = first; h < holders.size(); ++h) {
+    if (holders[h].address == address) feed_->TellAgain(static_cast<prefix::PublisherId>(h));
+  }
+  is_again_ = false;
 }
 
 SharedLookup::SharedLookup(std::string address, base::Duration limit,

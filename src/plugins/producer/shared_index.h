@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/snapshot.h"
@@ -18,12 +19,25 @@
 
 namespace llmd::plugins {
 
-// Belongs to the ingest thread.
+struct SharedIndexOptions {
+  std::string address;  // wire/redis_address.h
+  base::Duration timeout = std::chrono::milliseconds(100);  // of a lookup
+};
+
+// Belongs to the ingest thread. Set up in two steps, because the feed is made with its sink: it is
+// made, the feed is, and Begin comes before the feed's first event.
+//
+// Whenever the server may have forgotten or missed something (prefix/kv_redis_mirror.h), all that
+// the feed knows is told again, one endpoint after the other. Where operations were dropped, what
+// the server lists of the endpoint goes first.
 class SharedIndexWriter final : public prefix::KvApplySink {
  public:
-  // `feed` may begin to call when its holders can be asked for; both outlive it.
-  SharedIndexWriter(prefix::KvTiers tiers, const base::Snapshot<prefix::KvHolders>& holders)
-      : tiers_(std::move(tiers)), holders_(holders) {}
+  explicit SharedIndexWriter(prefix::KvTiers tiers) : tiers_(std::move(tiers)) {}
+  // `feed` outlives it.
+  void Begin(prefix::KvFeed* feed) {
+    feed_ = feed;
+    holders_.emplace(feed->holders());
+  }
 
   void OnStored(prefix::HolderId holder, prefix::Tier tier, std::optional<uint32_t> engine_group,
                 std::span<const prefix::EngineKey> engine_keys,
@@ -32,15 +46,23 @@ class SharedIndexWriter final : public prefix::KvApplySink {
                  std::span<const prefix::EngineKey> engine_keys) override;
   void OnCleared(prefix::HolderId holder) override;
 
+  // What is to be run now, nullptr: nothing.
+  wire::RespProgram* Next();
   prefix::KvRedisMirror& mirror() { return mirror_; }
+  const prefix::KvRedisMirror& mirror() const { return mirror_; }
 
  private:
+  void TellAgain(prefix::HolderId first);
   // nullptr: nobody any more.
   const prefix::KvHolder* Holder(prefix::HolderId holder);
 
   const prefix::KvTiers tiers_;
-  base::Snapshot<prefix::KvHolders>::Reader holders_;
+  prefix::KvFeed* feed_ = nullptr;
+  std::optional<base::Snapshot<prefix::KvHolders>::Reader> holders_;
   prefix::KvRedisMirror mirror_;
+  bool is_again_ = false;             // what comes was told before
+  std::optional<size_t> tell_again_;  // holder that is next
+  bool clears_ = false;               // before it is told again
 };
 
 // A lookup for one request.
@@ -54,6 +76,9 @@ class SharedLookup final : public plugin::OutsideRedis {
   wire::RespProgram& program() override { return lookup_; }
   // Of an ended one: the server answered all of it.
   bool usable() const { return status().ok() && lookup_.error().empty(); }
+  const std::string& error() const { return lookup_.error(); }
+  // Of a usable one: what the best has.
+  uint64_t best() const { return lookup_.best(); }
   // Of a usable one; 0 for who was no member when it was asked.
   uint32_t blocks(fleet::EndpointNumber n) const {
     return n < lookup_.blocks().size() ? lookup_.blocks()[n] : 0;

@@ -17,7 +17,7 @@
 
 #include "base/status.h"
 
-namespace llmd::net {
+namespace llmd::wire {
 
 struct RedisAddress {
   std::string host = "localhost";  // without brackets
@@ -34,4 +34,4 @@ struct RedisAddress {
   std::string Where() const;
 };
 
-}  // namespace llmd::net
+}  // namespace llmd::wire

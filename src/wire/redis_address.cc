@@ -1,4 +1,4 @@
-#include "net/redis_address.h"
+#include "wire/redis_address.h"
 
 #include <algorithm>
 #include <array>
@@ -6,7 +6,7 @@
 
 #include "base/strings.h"
 
-namespace llmd::net {
+namespace llmd::wire {
 namespace {
 
 // Options of go-redis that have no meaning here.
@@ -160,4 +160,4 @@ std::string RedisAddress::Where() const {
   return base::Concat(v6 ? "[" : "", host, v6 ? "]:" : ":", std::to_string(port));
 }
 
-}  // namespace llmd::net
+}  // namespace llmd::wire
