@@ -75,7 +75,7 @@ Control::Control(runtime::EventLoop& loop, State& state, const HostOptions& opti
       resolver_(loop, lookups_),
       outside_(loop, *state.outside, state.metrics, writer_),
       errands_(loop, outside_),
-      kv_events_(state.fleet, state.metrics, state.worker_count + 1) {}
+      kv_events_(state.fleet, state.metrics, state.worker_count + 1, options.kv_index_snapshot) {}
 
 Control::~Control() = default;
 
@@ -127,6 +127,8 @@ base::Status Control::BeginEngines() {
 }
 
 base::Status Control::BeginConfig() {
+  // Keys of blocks that were computed under another secret would match nothing.
+  if (const auto secret = kv_events_.ReadSnapshot()) secret_ = *secret;
   if (!options_.endpoints.empty()) {
     LLMD_ASSIGN_OR_RETURN(auto specs, ParseEndpoints(options_.endpoints));
     LLMD_RETURN_IF_ERROR(fleet_source_->SetSpecs(std::move(specs)));

@@ -71,7 +71,7 @@ class Control {
   const HostOptions& options_;
   const plugin::Catalogue& catalogue_;
   const std::function<void(std::shared_ptr<const Backends>)> publish_;
-  const uint64_t secret_ = runtime::EntropySeed();
+  uint64_t secret_ = runtime::EntropySeed();
   const size_t writer_;  // metric writer and fleet view index of the control thread
   EngineHeader engine_header_;
   runtime::ThreadPool lookups_;

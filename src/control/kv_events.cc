@@ -7,6 +7,7 @@
 
 #include "base/strings.h"
 #include "control/event_store.h"
+#include "control/kv_snapshots.h"
 #include "net/zmq.h"
 #include "net/zmq_replay.h"
 #include "plugin/events.h"
@@ -74,9 +75,11 @@ struct SocketCounts {
 
 class KvEvents::Impl {
  public:
-  Impl(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t writer);
+  Impl(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t writer,
+       KvSnapshotOptions snapshots);
   ~Impl();
 
+  std::optional<uint64_t> ReadSnapshot() { return snapshots_.ReadFile(); }
   base::Status SetGeneration(const director::Generation& generation);
   void OnMembers() {
     if (started_) thread_.Post(0, [this] { UpdateMembers(); });
@@ -111,6 +114,7 @@ class KvEvents::Impl {
   std::deque<Wanted> wanted_;  // replays that wait, one per publisher at most
   size_t replaying_ = 0;
   runtime::Timer tick_, start_replays_;
+  KvSnapshots snapshots_;
 };
 
 // What goes from one publisher to a consumer.
@@ -330,17 +334,20 @@ void KvEvents::Impl::Feed::Tick() {
 
 // ---- Impl --------------------------------------------------------------------------------------
 
-KvEvents::Impl::Impl(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t writer)
+KvEvents::Impl::Impl(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t writer,
+                     KvSnapshotOptions snapshots)
     : fleet_(fleet),
       metrics_(metrics),
       writer_(writer),
       subscribers_(metrics.Gauge(MetricId::kKvEventsActiveSubscribers)),
       thread_(1, "kv-events"),
       tick_(loop(), [this] { Tick(); }),
-      start_replays_(loop(), [this] { StartReplays(); }) {}
+      start_replays_(loop(), [this] { StartReplays(); }),
+      snapshots_(loop(), metrics, writer, std::move(snapshots)) {}
 
 KvEvents::Impl::~Impl() {
   thread_.Stop();
+  snapshots_.Finish();
   feeds_.clear();
   lookups_.reset();  // its jobs post to the loop
 }
@@ -383,6 +390,10 @@ base::Status KvEvents::Impl::Renew(const std::vector<std::shared_ptr<plugin::Plu
   for (auto& feed : fresh) {
     if (feed) feeds_.push_back(std::move(feed));
   }
+  const auto keeps = std::ranges::find_if(consumers, [](const auto& c) {
+    return dynamic_cast<plugin::EventSnapshots*>(c.get()) != nullptr;
+  });
+  snapshots_.Use(keeps == consumers.end() ? nullptr : *keeps);
   UpdateMembers();
   tick_.ArmAfter(kTick);
   return base::OkStatus();
@@ -434,10 +445,13 @@ void KvEvents::Impl::StartReplays() {
 
 // ---- KvEvents ----------------------------------------------------------------------------------
 
-KvEvents::KvEvents(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t writer)
-    : impl_(std::make_unique<Impl>(fleet, metrics, writer)) {}
+KvEvents::KvEvents(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t writer,
+                   KvSnapshotOptions snapshots)
+    : impl_(std::make_unique<Impl>(fleet, metrics, writer, std::move(snapshots))) {}
 
 KvEvents::~KvEvents() = default;
+
+std::optional<uint64_t> KvEvents::ReadSnapshot() { return impl_->ReadSnapshot(); }
 
 base::Status KvEvents::SetGeneration(const director::Generation& generation) {
   return impl_->SetGeneration(generation);

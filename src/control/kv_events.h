@@ -12,8 +12,11 @@
 // wait.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 
+#include "control/options.h"
 #include "director/config.h"
 #include "fleet/fleet.h"
 #include "telemetry/metrics.h"
@@ -28,11 +31,14 @@ class KvEvents {
 
   // `writer`: the metric writer of the ingest thread. References outlive the object. No thread runs
   // before the first consumer.
-  KvEvents(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t writer);
+  KvEvents(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t writer,
+           KvSnapshotOptions snapshots);
   ~KvEvents();
   KvEvents(const KvEvents&) = delete;
   KvEvents& operator=(const KvEvents&) = delete;
 
+  // KvSnapshots::ReadFile. Before the first SetGeneration.
+  std::optional<uint64_t> ReadSnapshot();
   // Whose consumers are fed from now on. An address that cannot be bound or a key that cannot be
   // read is an error; then nothing has changed.
   base::Status SetGeneration(const director::Generation& generation);

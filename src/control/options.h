@@ -11,6 +11,12 @@
 
 namespace llmd::control {
 
+// Where the index of KV blocks is kept (kv_snapshots.h).
+struct KvSnapshotOptions {
+  std::string file;  // "": nowhere
+  base::Duration interval = std::chrono::seconds(30);  // between two, at least a second
+};
+
 struct TracingOptions;  // otlp_exporter.h
 
 struct HostOptions {
@@ -28,6 +34,7 @@ struct HostOptions {
 
   uint64_t memory_budget_bytes = 0;  // 0: a quarter of the memory limit
   uint64_t kv_index_bytes = 0;       // of an index of KV blocks; 0: prefix::KvIndex's default
+  KvSnapshotOptions kv_index_snapshot;
   size_t workers = 0;                // 0: one per CPU
   base::Duration drain_timeout = std::chrono::seconds(30);
   base::Duration refresh_metrics_interval = std::chrono::milliseconds(50);

@@ -69,6 +69,13 @@ void AddLogFlags(CLI::App& app, gateway::GatewayOptions* o) {
 
 }  // namespace
 
+void AddKvSnapshotFlags(CLI::App& app, control::HostOptions* o) {
+  app.add_option("--kv-index-snapshot", o->kv_index_snapshot.file,
+                 "file that keeps the index of KV blocks over a restart [none]");
+  AddDuration(app, "--kv-index-snapshot-interval", &o->kv_index_snapshot.interval,
+              "how often it is written, at least 1s; and once at the end");
+}
+
 void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
   app.add_option("--listen", o->listen, "address for clients: :PORT, HOST:PORT or [V6]:PORT")
       ->capture_default_str();
@@ -104,6 +111,7 @@ void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {
       app, "--kv-index-memory", &o->kv_index_bytes,
       "memory of the index that precise-prefix-cache-producer keeps, 30 to 40 million blocks a "
       "gigabyte [1Gi]");
+  AddKvSnapshotFlags(app, o);
   AddBytes(app, "--memory-budget", &o->memory_budget_bytes,
            "for bodies held for a decision or a retry, which workers take in steps of up to 4 MiB; "
            "over it 429 [a quarter of the memory limit]");

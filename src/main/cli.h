@@ -22,6 +22,8 @@ void AddDuration(CLI::App& app, const std::string& flag, base::Duration* value,
                  const std::string& help);
 // Adds a flag that takes bytes as a number or a Kubernetes quantity ("64Mi", "1G").
 void AddBytes(CLI::App& app, const std::string& flag, uint64_t* value, const std::string& help);
+// --kv-index-snapshot and its interval.
+void AddKvSnapshotFlags(CLI::App& app, control::HostOptions* options);
 ServeOptions ServeOptionsOf(const gateway::GatewayOptions& options);
 // Every flag of the gateway but --endpoints, for `gateway` and `up`.
 void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* options);

@@ -61,6 +61,7 @@ void AddServing(CLI::App& app, EppFlags* f) {
       app, "--kv-index-memory", &o.kv_index_bytes,
       "memory of the index that precise-prefix-cache-producer keeps, 30 to 40 million blocks a "
       "gigabyte [1Gi]");
+  AddKvSnapshotFlags(app, &o);
   AddBytes(app, "--memory-budget", &o.memory_budget_bytes,
            "for request bodies held, which workers take in steps of up to 4 MiB; over it 429 "
            "[a quarter of the memory limit]");

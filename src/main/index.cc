@@ -30,6 +30,7 @@ void AddFlags(CLI::App& app, index::IndexOptions* o) {
   app.add_option("--api-key-file", o->api_key_file,
                  "lines of NAME SHA256HEX; clients then need Authorization: Bearer KEY");
   AddBytes(app, "--kv-index-memory", &o->kv_index_bytes, "for the index of KV blocks [1Gi]");
+  AddKvSnapshotFlags(app, o);
   AddBytes(app, "--max-body-bytes", &o->max_body_bytes, "larger queries get 413 [32Mi]");
   AddBytes(app, "--memory-budget", &o->memory_budget_bytes,
            "for queries held; over it 429 [a quarter of the memory limit]");

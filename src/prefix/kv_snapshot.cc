@@ -144,6 +144,7 @@ bool ReadHeader(std::string_view payload, KvSnapshotHeader* out) {
   const auto chain = in.Get<uint8_t>();
   out->chain = static_cast<ChainKind>(chain);
   out->chain_seed = in.Text();
+  out->fingerprint = in.Get<uint64_t>();
   out->block_tokens = in.Get<uint32_t>();
   out->unix_seconds = in.Get<uint64_t>();
   const auto tiers = in.Get<uint8_t>();
@@ -158,9 +159,7 @@ bool ReadHolder(std::string_view payload, KvSnapshot::Holder* out) {
   h.address = in.Text();
   h.rank = in.Get<uint32_t>();
   h.model = in.Text();
-  h.incarnation = in.Text();
-  h.applied = in.Get<uint64_t>();
-  h.complete = in.Get<uint8_t>() != 0;
+  h.state = in.Text();
   const auto bytes = in.Get<uint64_t>();
   out->stretches = in.Bytes(bytes);
   Reader stretches(out->stretches);
@@ -182,6 +181,7 @@ KvSnapshotWriter::KvSnapshotWriter(const KvSnapshotHeader& header) {
   BeginFrame(kHeader);
   Put<uint8_t>(&bytes_, static_cast<uint8_t>(header.chain));
   PutText(&bytes_, header.chain_seed);
+  Put<uint64_t>(&bytes_, header.fingerprint);
   Put<uint32_t>(&bytes_, header.block_tokens);
   Put<uint64_t>(&bytes_, header.unix_seconds);
   Put<uint8_t>(&bytes_, static_cast<uint8_t>(header.tiers.size()));
@@ -213,9 +213,7 @@ void KvSnapshotWriter::AddHolder(const KvIndex& index, HolderId number,
   PutText(&bytes_, holder.address);
   Put<uint32_t>(&bytes_, holder.rank);
   PutText(&bytes_, holder.model);
-  PutText(&bytes_, holder.incarnation);
-  Put<uint64_t>(&bytes_, holder.applied);
-  Put<uint8_t>(&bytes_, holder.complete);
+  PutText(&bytes_, holder.state);
   const size_t size_at = bytes_.size();
   Put<uint64_t>(&bytes_, 0);
   index.ForEach(number, [this](const KvIndex::Stretch& s) { PutStretch(&bytes_, s); });

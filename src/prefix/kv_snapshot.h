@@ -1,7 +1,7 @@
 // The KV block index as bytes: for a picker that restarts, and for a peer that starts.
 //
 //   KvSnapshotWriter writer(header);
-//   for (...) writer.AddHolder(index, holder, state);   // the ingest thread, between two messages
+//   for (...) writer.AddHolder(index, number, holder);   // the ingest thread, between two messages
 //   std::string bytes = std::move(writer).Finish();
 //
 //   LLMD_ASSIGN_OR_RETURN(KvSnapshot snapshot, KvSnapshot::Open(bytes));   // checks every byte
@@ -30,6 +30,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -41,7 +42,8 @@ namespace llmd::prefix {
 // What block keys mean. Restored into an index of other keys, blocks would never match.
 struct KvSnapshotHeader {
   ChainKind chain = ChainKind::kOwn;
-  std::string chain_seed;
+  std::string chain_seed;    // of a chain whose seed is the process' own; "": the config has it
+  uint64_t fingerprint = 0;  // TokenChain's
   uint32_t block_tokens = 16;
   std::vector<std::string> tiers;  // names by number
   uint64_t unix_seconds = 0;       // when it was taken
@@ -54,9 +56,7 @@ struct KvSnapshotHolder {
   std::string address;  // "ip:port"
   uint32_t rank = 0;
   std::string model;
-  std::string incarnation;  // of the engine, where it says
-  uint64_t applied = 0;     // messages of its sequence that are in
-  bool complete = false;    // nothing older is missing
+  std::string state;  // KvFeed::Save's
 
   friend bool operator==(const KvSnapshotHolder&, const KvSnapshotHolder&) = default;
 };
@@ -66,7 +66,9 @@ class KvSnapshotWriter {
   explicit KvSnapshotWriter(const KvSnapshotHeader& header);
   // All that `number` holds now, under `holder`.
   void AddHolder(const KvIndex& index, HolderId number, const KvSnapshotHolder& holder);
-  size_t bytes() const { return bytes_.size(); }
+  // What was written since the last call; the pieces together are the snapshot.
+  std::string Take() { return std::exchange(bytes_, {}); }
+  // The rest.
   std::string Finish() &&;
 
  private:

@@ -37,7 +37,7 @@ std::string Example() {
   index.Store(0, 0, 0, nullptr, keys, keys);
   index.Store(1, 1, 2, nullptr, keys, keys);
   KvSnapshotWriter writer({.chain_seed = "s", .tiers = {"gpu"}});
-  writer.AddHolder(index, 0, {.address = "a", .model = "m"});
+  writer.AddHolder(index, 0, {.address = "a", .model = "m", .state = "s"});
   writer.AddHolder(index, 1, {.address = "b"});
   return std::move(writer).Finish();
 }

@@ -16,12 +16,13 @@ using testing::HasSubstr;
 
 const KvSnapshotHeader kHeader{.chain = ChainKind::kOwn,
                                .chain_seed = "secret",
+                               .fingerprint = 99,
                                .block_tokens = 16,
                                .tiers = {"gpu", "cpu"},
                                .unix_seconds = 1'800'000'000};
 const KvSnapshotHolder kFirst{.address = "10.0.0.1:8000", .rank = 1, .model = "m",
-                              .incarnation = "0123456789abcdef", .applied = 42, .complete = true};
-const KvSnapshotHolder kSecond{.address = "10.0.0.2:8000", .applied = 7};
+                              .state = "what the feed saved"};
+const KvSnapshotHolder kSecond{.address = "10.0.0.2:8000"};
 
 std::vector<uint64_t> Keys(uint64_t begin, size_t count) {
   std::vector<uint64_t> keys(count);
@@ -48,8 +49,9 @@ std::string Example(const std::vector<uint64_t>& chain) {
   index.Store(1, 0, 0, nullptr, Keys(200, 10), keys.first(10));
   KvSnapshotWriter writer(kHeader);
   writer.AddHolder(index, 0, kFirst);
+  std::string bytes = writer.Take();
   writer.AddHolder(index, 1, kSecond);
-  return std::move(writer).Finish();
+  return bytes + std::move(writer).Finish();
 }
 
 TEST(KvSnapshot, PutsBackWhatWasThere) {
@@ -106,7 +108,7 @@ TEST(KvSnapshot, RefusesAMixture) {
   KvIndex index;
   KvSnapshotWriter writer(other);
   const std::string two = std::move(writer).Finish();
-  const size_t header_end = 16 + 24 + 1 + 4 + 6 + 4 + 8 + 1 + 2 * (4 + 3);
+  const size_t header_end = 16 + 24 + 1 + 4 + 6 + 8 + 4 + 8 + 1 + 2 * (4 + 3);
   EXPECT_FALSE(KvSnapshot::Open(two.substr(0, header_end) + one.substr(header_end)));
   EXPECT_TRUE(KvSnapshot::Open(two));
 }

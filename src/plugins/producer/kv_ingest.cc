@@ -49,7 +49,8 @@ KvIngest::KvIngest(const PreciseParameters::Events& parameters, const PreciseOpt
       shared_(options.shared ? std::make_unique<SharedIndexWriter>(options.feed.apply.tiers)
                              : nullptr),
       index_(options.index),
-      feed_(FeedOptions(options, shared_.get()), &index_) {
+      feed_(FeedOptions(options, shared_.get()), &index_),
+      snapshot_header_(HeaderOf(options)) {
   if (shared_) shared_->Begin(&feed_);
 }
 
@@ -101,6 +102,8 @@ std::vector<plugin::EventPublisher> KvIngest::OnMembers(const fleet::Members& me
                                             now);
       if (!added) continue;  // at the limit; the endpoint is scored by what was sent there
       id = *added;
+    } else if (!publisher.replay.empty()) {
+      feed_.OfferReplay(*id);
     }
     publisher.id = *id;
     publishers.push_back(std::move(publisher));
@@ -169,6 +172,7 @@ std::optional<plugin::EventReplay> KvIngest::OnTick(base::TimePoint now) {
     MakeReport(now);
     OnReport();
   }
+  if (!restored_.empty() && now >= restored_until_) ForgetRestored();
   return ReplayOf(feed_.Poll(now));
 }
 

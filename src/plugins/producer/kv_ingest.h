@@ -7,6 +7,9 @@
 // what was missed is asked for at replaySocketPort plus rank, or the label llmd.ai/kv-replay-port.
 // What left the fleet is cleared.
 //
+// Snapshots (kv_ingest_snapshot.cc): publishers come back as they were. Those that do not turn up
+// in the fleet within a minute are forgotten.
+//
 // With an index that is shared in Redis (shared_index.h) everything that is heard is copied there.
 //
 // Thread safety: the EventConsumer side belongs to the ingest thread; index() and feed() as they
@@ -20,19 +23,23 @@
 #include <vector>
 
 #include "base/snapshot.h"
+#include "plugin/event_snapshot.h"
 #include "plugin/events.h"
 #include "plugin/redis.h"
 #include "plugins/producer/precise_prefix_cache_parameters.h"
 #include "plugins/producer/shared_index.h"
 #include "prefix/kv_feed.h"
 #include "prefix/kv_index.h"
+#include "prefix/kv_snapshot_feed.h"
 
 namespace llmd::plugins {
 
 inline constexpr std::string_view kKvEventsPortLabel = "llmd.ai/kv-events-port";
 inline constexpr std::string_view kKvReplayPortLabel = "llmd.ai/kv-replay-port";
 
-class KvIngest : public plugin::EventConsumer, public plugin::EventStore {
+class KvIngest : public plugin::EventConsumer,
+                 public plugin::EventSnapshots,
+                 public plugin::EventStore {
  public:
   KvIngest(const PreciseParameters::Events& parameters, const PreciseOptions& options);
 
@@ -55,6 +62,11 @@ class KvIngest : public plugin::EventConsumer, public plugin::EventStore {
   wire::RespProgram* NextStore() override { return shared_ ? shared_->Next() : nullptr; }
   void OnStoreConnected() override;
   void OnStoreEnd(const base::Status& status) override;
+
+  void BeginSnapshot(base::WallTime now) override;
+  bool NextPiece(std::string* out) override;
+  base::Result<Loaded> LoadSnapshot(std::string_view bytes, base::WallTime wall,
+                                    base::TimePoint now) override;
 
   prefix::KvIndex& index() { return index_; }
   const prefix::KvIndex& index() const { return index_; }
@@ -88,6 +100,8 @@ class KvIngest : public plugin::EventConsumer, public plugin::EventStore {
                                            SharedIndexWriter* sink);
   void RankMembers(const fleet::Members& members);
   void MakeReport(base::TimePoint now);
+  static prefix::KvSnapshotHeader HeaderOf(const PreciseOptions& options);
+  void ForgetRestored();
 
   const PreciseParameters::Events parameters_;
   const plugin::EventSubscription subscription_;
@@ -102,6 +116,10 @@ class KvIngest : public plugin::EventConsumer, public plugin::EventStore {
   };
   std::map<std::string, Member> members_;  // by host_port, as last told
   base::TimePoint reported_at_{};
+  prefix::KvSnapshotHeader snapshot_header_;
+  std::optional<prefix::KvSnapshotTaker> taker_;
+  prefix::KvHolders restored_;  // until restored_until_
+  base::TimePoint restored_until_{};
   base::Snapshot<Report> report_;
 };
 
