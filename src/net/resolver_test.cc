@@ -65,7 +65,9 @@ TEST_F(ResolverTest, LiteralAddressesNeedNoThread) {
   resolver.Resolve("::1", 80, [&](base::Result<Addresses> r) { told_.push_back(Print(r)); });
   EXPECT_TRUE(told_.empty()) << "never from inside Resolve";
   ASSERT_TRUE(TurnUntil(loop_, [&] { return told_.size() == 1; }));
-  EXPECT_THAT(told_, ElementsAre("[::1]:80"));
+  resolver.Resolve("/run/x.sock", 0, [&](base::Result<Addresses> r) { told_.push_back(Print(r)); });
+  ASSERT_TRUE(TurnUntil(loop_, [&] { return told_.size() == 2; }));
+  EXPECT_THAT(told_, ElementsAre("[::1]:80", "/run/x.sock"));
   EXPECT_EQ(dns_.lookups(), 0);
 }
 
