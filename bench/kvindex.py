@@ -145,6 +145,25 @@ def match_rows(table, index):
                   key and rate == 0 and key.format("p99"))
 
 
+def hash_and_match_rows(table, index):
+    for each in index:
+        if each["name"].startswith("hash_and_match/"):
+            copies = int(each["name"].split("/")[2])
+            table.add(f"the same with our hash of its 9,600 tokens, {copies:,} holders, p50", "us",
+                      each["p50_us"], note=f"p99 {each['p99_us']:.1f} us")
+
+
+def replay_rows(table, replay):
+    for each in replay:
+        servers, tokens = map(int, each["name"].split("/")[1:3])
+        table.add(f"Mooncake's conversations, {servers:,} holders, blocks of {tokens}: lookup p50",
+                  "us", each["p50_us"], note=(
+                      f"p99 {each['p99_us']:.1f} us; {each['hit_rate']:.1%} hit; "
+                      f"{each['pairs'] / 1e6:.2f} M pairs, {each['blocks'] / 1e6:.2f} M blocks of "
+                      f"{each['bytes_per_block']:.0f} B; {each['operations_per_s'] / 1e6:.1f} M "
+                      "operations/s"))
+
+
 def memory_rows(table, index):
     by_copies = {int(each["name"].split("/")[2]): each for each in index
                  if each["name"].startswith("apply/")}
@@ -183,6 +202,8 @@ def main():
         index = benchmark("kv_index_bench", options)
         feed = benchmark("kv_feed_bench", options) if not options.quick else []
         hashing = benchmark("token_chain_bench", options)
+        has_trace = "LLMD_MOONCAKE_TRACE" in os.environ
+        replay = benchmark("kv_replay_bench", options) if has_trace else []
         figures, measured = others(options)
     except Failed as failed:
         print(failed, file=sys.stderr)
@@ -190,6 +211,8 @@ def main():
     table = Table(figures)
     apply_rows(table, feed, index)
     match_rows(table, index)
+    hash_and_match_rows(table, index)
+    replay_rows(table, replay)
     memory_rows(table, index)
     hash_rows(table, hashing)
     where = machine()
@@ -205,7 +228,7 @@ def main():
         options.json.write_text(json.dumps({
             "machine": where, "pairs": options.pairs, "figures": figures,
             "rows": [vars(row) | {"dynamo": dynamo} for row, dynamo in table.rows],
-            "benchmarks": index + feed + hashing}, indent=1) + "\n")
+            "benchmarks": index + feed + hashing + replay}, indent=1) + "\n")
     return 0
 
 

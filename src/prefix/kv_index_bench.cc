@@ -1,6 +1,5 @@
 // What the KV block index costs at 10 million blocks: storing and removing, matching while idle and
-// while it is fed, bytes per block. BLOCKS (default 10,000,000 in the environment of
-// bench/kvindex.sh) is set with --benchmark_context; see Blocks().
+// while it is fed, bytes per block. How many are indexed: see Pairs().
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include "base/hash.h"
 #include "base/random.h"
 #include "prefix/kv_index.h"
+#include "prefix/token_chain.h"
 
 namespace llmd::prefix {
 namespace {
@@ -108,6 +108,17 @@ void Report(benchmark::State& state, const Full& full) {
       static_cast<double>(stats.bytes) / static_cast<double>(stats.pairs);
 }
 
+void ReportLatency(benchmark::State& state, std::vector<uint32_t>* nanoseconds) {
+  std::sort(nanoseconds->begin(), nanoseconds->end());
+  const auto at = [&](double share) {
+    return static_cast<double>((*nanoseconds)[static_cast<size_t>(
+               share * static_cast<double>(nanoseconds->size() - 1))]) / 1000;
+  };
+  state.counters["p50_us"] = at(0.5);
+  state.counters["p99_us"] = at(0.99);
+  state.counters["p999_us"] = at(0.999);
+}
+
 // Prompts whose order has nothing to do with memory: every look-up misses the caches.
 void BM_Apply(benchmark::State& state) {
   Full& full = At(static_cast<size_t>(state.range(0)), static_cast<uint32_t>(state.range(1)));
@@ -159,17 +170,38 @@ void BM_Match(benchmark::State& state) {
   const double elapsed = seconds();
   done.store(true);
   if (writer.joinable()) writer.join();
-  std::sort(nanoseconds.begin(), nanoseconds.end());
-  const auto at = [&](double share) {
-    return static_cast<double>(nanoseconds[static_cast<size_t>(
-               share * static_cast<double>(nanoseconds.size() - 1))]) / 1000;
-  };
-  state.counters["p50_us"] = at(0.5);
-  state.counters["p99_us"] = at(0.99);
-  state.counters["p999_us"] = at(0.999);
+  ReportLatency(state, &nanoseconds);
   state.counters["depth"] = static_cast<double>(found) / static_cast<double>(nanoseconds.size());
   state.counters["writes_per_s"] = static_cast<double>(written) / elapsed;
   state.counters["read_failures"] = static_cast<double>(full.index.read_failures());
+}
+
+// From tokens to an answer: our own hash of a prompt and the match of its blocks. What is hashed is
+// as long as what is matched; the index is filled with keys that need no tokens.
+void BM_HashAndMatch(benchmark::State& state) {
+  Full& full = At(static_cast<size_t>(state.range(0)), static_cast<uint32_t>(state.range(1)));
+  constexpr size_t kBlockTokens = 16;
+  const TokenChain hash(ChainKind::kOwn, "seed");
+  const BlockKey root = hash.Root("model");
+  base::Random random(1);
+  std::vector<uint32_t> tokens(kPromptBlocks * kBlockTokens);
+  for (uint32_t& token : tokens) token = static_cast<uint32_t>(random.Below(128256));
+  KvIndex::Reader reader(full.index);
+  std::vector<uint32_t> blocks(kHolders);
+  std::vector<float> weighted(kHolders);
+  std::array<BlockKey, kPromptBlocks> keys;
+  std::array<BlockKey, kPromptBlocks> chain;
+  std::vector<uint32_t> nanoseconds;
+  for (auto _ : state) {
+    Fill(full.oldest + random.Below(full.prompts), chain);
+    const auto start = std::chrono::steady_clock::now();
+    hash.Extend(root, tokens, kBlockTokens, {}, keys);
+    benchmark::DoNotOptimize(keys.data());
+    reader.Match(chain, {}, {}, blocks, weighted);
+    const auto end = std::chrono::steady_clock::now();
+    nanoseconds.push_back(static_cast<uint32_t>((end - start).count()));
+  }
+  ReportLatency(state, &nanoseconds);
 }
 
 // How many pairs of block and holder are indexed. bench/kvindex.sh asks for ten million, which take
@@ -184,11 +216,15 @@ size_t Pairs() {
   const auto pairs = static_cast<int64_t>(Pairs());
   for (const int64_t copies : {1, 9, 1000}) {
     const int64_t unique = std::max<int64_t>(pairs / copies, 20 * kPromptBlocks);
+    const int64_t matches = pairs >= 1'000'000 ? 200'000 : 1'000;
     benchmark::RegisterBenchmark("apply", BM_Apply)->Args({unique, copies});
+    benchmark::RegisterBenchmark("hash_and_match", BM_HashAndMatch)
+        ->Args({unique, copies})
+        ->Iterations(matches);
     for (const int64_t rate : {0, 1'000'000, -1}) {
       benchmark::RegisterBenchmark("match", BM_Match)
           ->Args({unique, copies, rate})
-          ->Iterations(pairs >= 1'000'000 ? 200'000 : 1'000);
+          ->Iterations(matches);
     }
   }
   return true;
