@@ -185,6 +185,7 @@ def test_a_picker_routes_by_what_another_heard(bed):
     bed.check_shared(range(GROUPS), 1)
     assert bed.lookups("ok") >= GROUPS
     assert bed.deaf.metric("llmd_kv_index_matches_total", 'source="shared"') >= GROUPS
+    assert bed.deaf.metric("llm_d_epp_kv_cache_index_lookup_latency_seconds_count") >= GROUPS
 
 
 def test_the_server_holds_upstreams_layout(bed):

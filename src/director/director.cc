@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "director/director_core.h"
+#include "plugin/prefix_query.h"
 
 namespace llmd::director {
 namespace {
@@ -36,7 +37,13 @@ GenerationHold::GenerationHold(std::shared_ptr<const Generation> g, telemetry::M
     : generation(std::move(g)),
       metrics_(metrics),
       writer_(writer),
+      looks_up_(generation->plugins().size()),
       seconds_(generation->plugins().size() * kPoints) {
+  for (size_t i = 0; i < looks_up_.size(); ++i) {
+    if (!dynamic_cast<const plugin::PrefixQuery*>(generation->plugins()[i].object.get())) continue;
+    looks_up_[i] = true;
+    lookup_seconds_ = metrics.Histogram(telemetry::MetricId::kKvIndexLookupSeconds);
+  }
   if (const plugin::Plugin* producer = generation->prefix_producer()) {
     prefix_hit_ratio_ = metrics.Histogram(telemetry::MetricId::kPrefixIndexerHitRatio,
                                           {producer->name(), producer->type()});
@@ -64,6 +71,9 @@ void GenerationHold::OnStage(scheduling::ExtensionPoint point, uint32_t plugin,
   telemetry::HistogramHandle& handle = seconds_[plugin * kPoints + static_cast<size_t>(point)];
   if (!handle) handle = Resolve(point, plugin);
   handle.Observe(writer_, base::ToSeconds(took));
+  if (point == scheduling::ExtensionPoint::kDataProducer && looks_up_[plugin]) {
+    lookup_seconds_.Observe(writer_, base::ToSeconds(took));
+  }
 }
 
 telemetry::HistogramHandle GenerationHold::Resolve(scheduling::ExtensionPoint point,

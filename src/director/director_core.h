@@ -39,6 +39,8 @@ class GenerationHold final : public scheduling::StageSink {
   telemetry::Metrics& metrics_;
   const size_t writer_;
   telemetry::HistogramHandle prefix_hit_ratio_, prefix_hit_bytes_;
+  telemetry::HistogramHandle lookup_seconds_;
+  std::vector<bool> looks_up_;  // [plugin]: it asks an index of KV blocks
   std::vector<telemetry::HistogramHandle> seconds_;  // [plugin * points + point], made on first use
 };
 
