@@ -162,6 +162,36 @@ def test_a_disk_that_refuses_is_told_of(fleet):
     fleet.file = file
 
 
+def test_the_endpoint_picker_and_the_index_service_keep_it_too(fleet):
+    fleet.start()
+    until(fleet.trusted)
+    place(fleet)
+    fleet.stop()
+    whole = fleet.file.read_bytes()
+    endpoints = fleet.folder / "endpoints.yaml"
+    endpoints.write_text("endpoints:\n" + "".join(
+        f'- {{name: e{i}, address: 127.0.0.1, port: "{p}"}}\n'
+        for i, p in enumerate(fleet.ports)))
+    path = fleet.folder / "epp.yaml"
+    path.write_text(fleet.config(f"- type: file-discovery\n  parameters: {{path: {endpoints}}}\n"
+                                 "dataLayer: {discovery: {pluginRef: file-discovery}}"))
+    epp = ["epp", "--secure-serving=false", "--grpc-port", fleet.listen, "--grpc-health-port",
+           fleet.health, "--metrics-port", fleet.admin, "--drain-timeout", "0s"]
+    index = ["index", "--listen", f"127.0.0.1:{fleet.listen}", "--grpc-listen",
+             f"127.0.0.1:{fleet.health}", "--metrics-listen", f"127.0.0.1:{fleet.admin}"]
+    for command in (epp, index):
+        fleet.file.write_bytes(whole)
+        fleet.program = Program([LLMD, *command, "--config-file", path, "--kv-index-snapshot",
+                                 fleet.file, "--kv-index-snapshot-interval", "1h"],
+                                command[0]).__enter__()
+        wait_for_http(f"http://127.0.0.1:{fleet.admin}/readyz", fleet.program)
+        assert fleet.loads("loaded") == 1, command[0]
+        until(fleet.trusted)
+        assert all(fleet.metric("llmd_kv_publisher_blocks", f":{p}") > 0 for p in fleet.ports)
+        fleet.stop()
+        assert fleet.file.read_bytes() != whole, f"llmd {command[0]} wrote nothing at its end"
+
+
 def ending(test):
     @functools.wraps(test)
     def run(fleet):
@@ -180,7 +210,8 @@ def main():
                        test_an_engine_that_restarted_meanwhile_is_found_out,
                        test_a_clean_stop_writes_the_last_word,
                        test_a_file_that_is_not_whole_is_refused,
-                       test_a_disk_that_refuses_is_told_of)], fleet)
+                       test_a_disk_that_refuses_is_told_of,
+                       test_the_endpoint_picker_and_the_index_service_keep_it_too)], fleet)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,7 @@ KvSnapshots::~KvSnapshots() = default;
 
 std::optional<uint64_t> KvSnapshots::ReadFile() {
   if (options_.file.empty()) return std::nullopt;
+  runtime::AtomicFile::RemoveLeftovers(options_.file);
   // A snapshot takes less room than the index of which it is.
   auto bytes = runtime::ReadFile(options_.file, prefix::KvIndex::kBytesMaxLargest);
   if (!bytes) {

@@ -18,6 +18,26 @@ base::Result<AtomicFile> AtomicFile::Create(const std::string& path) {
   return AtomicFile(path, std::move(temporary), fd);
 }
 
+void AtomicFile::RemoveLeftovers(const std::string& path) {
+  namespace fs = std::filesystem;
+  constexpr std::string_view kSuffix = ".tmp";
+  const std::string prefix = fs::path(path).filename().string() + ".";
+  const fs::path folder = fs::path(path).parent_path();
+  std::error_code error;  // then there is nothing to remove
+  for (fs::directory_iterator it(folder.empty() ? "." : folder, error), end; !error && it != end;
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    std::string_view pid = name;
+    if (!pid.starts_with(prefix) || !pid.ends_with(kSuffix)) continue;
+    pid.remove_prefix(prefix.size());
+    if (pid.size() <= kSuffix.size()) continue;
+    pid.remove_suffix(kSuffix.size());
+    if (pid.find_first_not_of("0123456789") == std::string_view::npos) {
+      ::unlink(it->path().c_str());
+    }
+  }
+}
+
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
     : path_(std::move(other.path_)),
       temporary_(std::move(other.temporary_)),

@@ -15,6 +15,8 @@ class AtomicFile {
  public:
   // `path` is replaced by Commit; until then the bytes are in "PATH.PID.tmp".
   static base::Result<AtomicFile> Create(const std::string& path);
+  // Removes what processes left that were killed while they wrote.
+  static void RemoveLeftovers(const std::string& path);
   AtomicFile(AtomicFile&& other) noexcept;
   AtomicFile& operator=(AtomicFile&&) = delete;
   ~AtomicFile();  // takes back what was not committed
