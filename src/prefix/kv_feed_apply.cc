@@ -168,6 +168,10 @@ void KvApplier::Apply(KvHolderState* state, KvEventType type, const KvEvent& eve
   ++stats_.events;
   switch (type) {
     case KvEventType::kStored:
+      // It comes while what was removed before is worked on.
+      if (const CacheGroup* group = FindGroup(state, event)) {
+        index_->Prefetch(state->holder_, group->number, event.hashes);
+      }
       Flush();
       return Stored(state, event, event.model.empty() ? model : event.model, now);
     case KvEventType::kRemoved: return Removed(state, event);
@@ -327,6 +331,7 @@ void KvApplier::Removed(KvHolderState* state, const KvEvent& event) {
     removals_.tier = tier;
   }
   removals_.hashes.insert(removals_.hashes.end(), event.hashes.begin(), event.hashes.end());
+  index_->Prefetch(state->holder_, group->number, event.hashes);
 }
 
 void KvApplier::Flush() {

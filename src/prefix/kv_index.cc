@@ -141,6 +141,13 @@ KvIndex::KvIndex(const Options& options) : impl_(std::make_unique<Impl>(options)
 
 KvIndex::~KvIndex() { LLMD_CHECK(impl_->readers.empty(), "a KvIndex went before its readers"); }
 
+void KvIndex::Prefetch(HolderId holder, Group group,
+                       std::span<const EngineKey> engine_keys) const {
+  for (const EngineKey key : engine_keys) {
+    impl_->engine_table.Prefetch(impl_->HashOf(holder, group, key));
+  }
+}
+
 std::optional<KvIndex::BlockRef> KvIndex::Find(HolderId holder, Group group,
                                                EngineKey engine_key) const {
   if (!IsPlace(holder, 0, group)) return std::nullopt;

@@ -112,6 +112,10 @@ class KvIndex {
   // Calls with many keys are several times faster per key than calls with one: memory is fetched
   // for all of them at once. So gather neighbouring events of one holder, tier and group.
 
+  // Begins to fetch what a Store or Remove of these keys looks at first. Worth it where other work
+  // comes before that call.
+  void Prefetch(HolderId holder, Group group, std::span<const EngineKey> engine_keys) const;
+
   // Where the block is that `holder` calls `engine_key`: the parent of a store to come.
   std::optional<BlockRef> Find(HolderId holder, Group group, EngineKey engine_key) const;
 
