@@ -5,6 +5,7 @@
 #include "main/commands.h"
 #include "main/serve.h"
 #include "main/tracing.h"
+#include "runtime/loop.h"
 #include "telemetry/log.h"
 
 namespace llmd {
@@ -31,7 +32,8 @@ int GatewayMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
     LLMD_ASSIGN_OR_RETURN(auto gateway, gateway::Gateway::Start(options, catalogue, logs.access,
                                                                 logs.dropped));
     LLMD_LOG(kInfo, "serving", {"port", gateway->port()},
-             {"metrics_port", gateway->metrics_port()}, {"workers", gateway->worker_count()});
+             {"metrics_port", gateway->metrics_port()}, {"workers", gateway->worker_count()},
+             {"io", runtime::IoEngineText()});
     return gateway;
   });
 }

@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <mutex>
 #include <utility>
 
 #include "base/check.h"
 #include "runtime/clock.h"
+#include "runtime/ring.h"
 
 namespace llmd::runtime {
 
@@ -30,6 +32,7 @@ struct EventLoop::Impl {
   int epoll_fd = -1;
   int wake_fd = -1;
   bool has_pwait2 = true;
+  std::unique_ptr<Ring> ring;
   epoll_event events[kTurnEventsMax];
   int event_index = 0;
   int event_count = 0;
@@ -81,7 +84,19 @@ struct EventLoop::Impl {
     }
   }
   int Wait(base::Duration wait);
+  int WaitByRing(base::Duration wait);
 };
+
+int EventLoop::Impl::WaitByRing(base::Duration wait) {
+  if (!ring->is_open()) {
+    LLMD_CHECK(ring->Open(epoll_fd), "io_uring_setup failed: out of file descriptors or memory?");
+  }
+  LLMD_CHECK(ring->is_here(), "two threads made turns of one EventLoop");
+  if (!ring->Wait(wait)) return 0;
+  const int count = Wait(base::Duration::zero());
+  if (count == kTurnEventsMax) ring->LookAgain();
+  return count;
+}
 
 int EventLoop::Impl::Wait(base::Duration wait) {
   const int64_t ns = std::clamp<int64_t>(wait.count(), 0, 3'600'000'000'000);
@@ -96,13 +111,31 @@ int EventLoop::Impl::Wait(base::Duration wait) {
   return std::max(n, 0);
 }
 
-EventLoop::EventLoop() : impl_(std::make_unique<Impl>()) {
+std::string_view IoEngineText() {
+  static const std::string_view text = [] {
+    const char* wanted = std::getenv("LLMD_IO_ENGINE");
+    if (wanted && std::string_view(wanted) == "epoll") return "epoll (LLMD_IO_ENGINE)";
+    // On a thread that ends: the kernel interrupts the one that made a ring some time after the
+    // ring was closed, and whoever asks may sit in a system call that does not expect EINTR.
+    bool works = false;
+    std::thread([&] { works = Ring::Probe(); }).join();
+    return works ? "io_uring" : "epoll (io_uring does not work here)";
+  }();
+  return text;
+}
+
+bool UringWorks() { return IoEngineText() == "io_uring"; }
+
+EventLoop::EventLoop(IoEngine engine) : impl_(std::make_unique<Impl>()) {
   impl_->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   impl_->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   LLMD_CHECK(impl_->epoll_fd >= 0, "epoll_create1 failed: out of file descriptors?");
   LLMD_CHECK(impl_->wake_fd >= 0, "eventfd failed: out of file descriptors?");
   epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.ptr = nullptr}};
   epoll_ctl(impl_->epoll_fd, EPOLL_CTL_ADD, impl_->wake_fd, &event);
+  if (engine == IoEngine::kUring || (engine == IoEngine::kAuto && UringWorks())) {
+    impl_->ring = std::make_unique<Ring>();
+  }
   now_ = Now();
 }
 
@@ -118,8 +151,11 @@ void EventLoop::Run() {
   impl_->thread.store(std::this_thread::get_id());
   now_ = Now();  // the time before Run was not spent in turns
   while (!impl_->stop.exchange(false)) Turn(std::chrono::hours(1));
+  if (impl_->ring && impl_->ring->is_open()) impl_->ring->Park();
   impl_->thread.store(std::thread::id());
 }
+
+Ring* EventLoop::ring() const { return impl_->ring.get(); }
 
 void EventLoop::Stop() {
   impl_->stop.store(true);
@@ -147,7 +183,7 @@ void EventLoop::Turn(base::Duration wait_max) {
   } else if (!impl.heap.empty()) {
     wait_max = std::min(wait_max, impl.heap[0].at - worked_until);
   }
-  impl.event_count = impl.Wait(wait_max);
+  impl.event_count = impl.ring ? impl.WaitByRing(wait_max) : impl.Wait(wait_max);
   now_ = Now();
   ++stats_.turns;
   stats_.events += static_cast<uint64_t>(impl.event_count);
@@ -157,9 +193,14 @@ void EventLoop::Turn(base::Duration wait_max) {
     if (event.data.ptr) static_cast<IoHandler*>(event.data.ptr)->OnIo({event.events});
   }
   impl.event_count = 0;
+  if (impl.ring) stats_.events += impl.ring->DispatchReady();
   RunTimers();
   RunTasks();
   RunHooks();
+  // In Run the next wait sends what was queued.
+  if (impl.ring && impl.thread.load(std::memory_order_relaxed) == std::thread::id()) {
+    impl.ring->Flush();
+  }
 }
 
 void EventLoop::RunTimers() {

@@ -1,4 +1,8 @@
-// The event loop of one worker: edge-triggered epoll, timers, posted tasks and end-of-turn hooks.
+// The event loop of one worker: edge-triggered events, timers, posted tasks and end-of-turn hooks.
+//
+// Two engines bring the events: epoll everywhere, and io_uring (Linux 6.1 and where the sandbox
+// allows it) for plain TCP streams, whose sends and receives of a turn then cost one system call.
+// Other descriptors are watched by epoll with both.
 //
 // One turn: wait for events, run their handlers, run due timers, run posted tasks, run the turn-end
 // hooks that all of these queued. A socket is registered once and for both directions, so there is
@@ -7,7 +11,8 @@
 //
 // Thread safety: a loop and everything registered with it belong to one thread. Only Post, Stop,
 // InLoopThread and busy may be called from elsewhere. A loop that is not running (before Run, after
-// Run returned) may be used by whoever owns it.
+// Run returned) may be used by whoever owns it, but turns outside Run are all made by one thread,
+// the same that calls Run later if it does.
 // Invariants: 1. now() does not change within a turn. 2. After Unwatch returned, the handler is not
 // called again, even for events already fetched. 3. A destroyed Timer or TurnHook is not called.
 // 4. No handler, timer, task or hook is ever called from inside another one.
@@ -19,6 +24,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -29,6 +35,7 @@
 namespace llmd::runtime {
 
 class EventLoop;
+class Ring;
 
 // What happened to a descriptor since the last report (edge-triggered: reported once).
 struct IoEvents {
@@ -110,6 +117,15 @@ class Timer {
   std::move_only_function<void()> fire_;
 };
 
+enum class IoEngine : uint8_t {
+  kAuto,   // io_uring where it works, unless the environment says LLMD_IO_ENGINE=epoll
+  kEpoll,
+  kUring,  // for tests: fails where it does not work
+};
+// What kAuto stands for: "io_uring", or "epoll" and why. Tried once for the process; thread-safe.
+std::string_view IoEngineText();
+bool UringWorks();  // whether kAuto is io_uring
+
 struct LoopStats {
   uint64_t turns = 0;
   uint64_t events = 0;
@@ -122,7 +138,7 @@ class EventLoop {
  public:
   static constexpr int kTurnEventsMax = 256;
 
-  EventLoop();
+  explicit EventLoop(IoEngine engine = IoEngine::kAuto);
   ~EventLoop();
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
@@ -168,6 +184,9 @@ class EventLoop {
     hooks_.previous = &hook;
   }
   static constexpr int kTurnHookRoundsMax = 16;
+
+  // The io_uring engine that streams use (runtime/ring.h), nullptr with epoll.
+  Ring* ring() const;
 
  private:
   friend class Timer;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "runtime/ring.h"
 #include "runtime/socket.h"
 
 namespace llmd::runtime {
@@ -96,6 +97,7 @@ class TcpStream final : public Stream {
 }  // namespace
 
 base::Result<std::unique_ptr<Stream>> NewTcpStream(EventLoop& loop, int fd, IoHandler& handler) {
+  if (Ring* ring = loop.ring()) return NewRingStream(*ring, fd, handler);
   base::Status status = loop.Watch(fd, handler);
   if (!status.ok()) {
     ::close(fd);
