@@ -179,6 +179,7 @@ class Stand:
                                         "--metrics-port", port + 1, "--endpoints", endpoints,
                                         "--workers", 2, "--access-log", self.folder / "access.log",
                                         *flags], url, metrics + "/readyz")
+        wait_for_http(url + "/v1/models", server)  # answered once a server has told its models
         server.metrics_url = metrics + "/metrics"
         return server
 
