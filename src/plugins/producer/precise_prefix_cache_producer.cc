@@ -250,8 +250,9 @@ base::Status PrecisePrefixCacheProducer::Produce(plugin::RequestContext& request
   }
   request.attributes.Set(match_, static_cast<const plugin::PrefixCacheMatchInfo*>(match));
   request.attributes.Set(own_, static_cast<const Match*>(match));
+  const auto unheard = [&](EndpointNumber n) { return !match->trusted[n]; };
   if (std::optional<SharedIndexReader>& shared = WorkerOf(request).shared;
-      shared && !match->chains.empty()) {
+      shared && !match->chains.empty() && std::ranges::any_of(candidates, unheard)) {
     request.asked = shared->Ask(*request.fleet, shared_timeout_, match->chains);
     request.wait_until = request.now + wait_max();
   } else {
@@ -290,16 +291,18 @@ void PrecisePrefixCacheProducer::Merge(plugin::RequestContext& request,
                                        std::span<const EndpointNumber> candidates,
                                        const SharedLookup& shared) {
   auto* match = request.arena->New<Match>(*request.attributes.Get(own_));
+  uint32_t best = match->best;
   for (const EndpointNumber n : candidates) {
+    if (match->trusted[n]) continue;  // heard, so known better than what others wrote
     const uint32_t blocks = shared.blocks(n);
     match->indexed[n] = std::max(match->indexed[n], blocks);
     if (hit_error_.trust(n) < kTrustMin) continue;
-    if (match->trusted[n] && match->blocks[n] >= blocks) continue;
     match->blocks[n] = blocks;
     match->weights[n] = shared.weight(n);
     match->source = MatchSource::kShared;
+    best = std::max(best, blocks);
   }
-  AddTo(WorkerOf(request).hits, std::max(match->best, shared.best()) - match->best);
+  AddTo(WorkerOf(request).hits, best - match->best);
   request.attributes.Set(match_, static_cast<const plugin::PrefixCacheMatchInfo*>(match));
   request.attributes.Set(own_, static_cast<const Match*>(match));
 }

@@ -10,10 +10,10 @@
 // not in time) it does for all. With neither, nothing matches, and load decides. `source` of the
 // match, decision records and llmd_kv_index_matches_total say which it was.
 //
-// Shared index (redisConfig): every request with ids asks it, too, beside the loop, for at most
-// redisConfig.timeout. An answer that knows somebody counts for all endpoints whose predictions
-// come true: each has the larger of what this index and that one say, and needs no approximate
-// match. Without an answer, or with one that knows nobody, all is as if it were not there.
+// Shared index (redisConfig): where the index is not trusted for some candidate, a request with ids
+// asks there, too, beside the loop, for at most redisConfig.timeout. An answer that knows somebody
+// counts for those candidates, instead of the approximate match, unless their predictions fail.
+// Without an answer, or with one that knows nobody, all is as if it were not there.
 // Speculative entries stay in this process; Ask answers out of this index alone.
 //
 // Parameters: precise_prefix_cache_parameters.h. The index lives as long as the plugin: a reload

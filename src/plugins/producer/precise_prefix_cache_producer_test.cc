@@ -361,7 +361,7 @@ class Shared : public Precise {
   }
 };
 
-TEST(PrecisePrefixCacheProducer, OfItsOwnAndTheSharedIndexTheLargerCounts) {
+TEST(PrecisePrefixCacheProducer, TheSharedIndexSaysWhatEnginesHoldThatItDoesNotHear) {
   Shared x;
   for (size_t i = 0; i < 2; ++i) x.Clear(i);
   x.Publish(0, Ids(32));
@@ -376,8 +376,12 @@ TEST(PrecisePrefixCacheProducer, OfItsOwnAndTheSharedIndexTheLargerCounts) {
   EXPECT_EQ(x.scene.request().asked, nullptr);
   EXPECT_EQ(x.scene.request().wait_until, base::TimePoint());
   EXPECT_EQ(x.Found().source, MatchSource::kShared);
-  EXPECT_THAT(x.Found().matched_blocks, ElementsAre(3, 4, 4));
+  EXPECT_THAT(x.Found().matched_blocks, ElementsAre(2, 4, 4)) << "it knows of 0 and 1 itself";
   EXPECT_FLOAT_EQ(x.Found().weighted_blocks[2], 4 * 0.8f);
+
+  x.Clear(2);
+  EXPECT_THAT(x.Ask(Ids(64)).matched_blocks, ElementsAre(2, 4, 0));
+  EXPECT_EQ(x.scene.request().asked, nullptr) << "it hears all: nobody is asked";
 }
 
 TEST(PrecisePrefixCacheProducer, WithoutAnAnswerOfUseTheSharedIndexChangesNothing) {
