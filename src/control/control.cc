@@ -127,8 +127,12 @@ base::Status Control::BeginEngines() {
 }
 
 base::Status Control::BeginConfig() {
+  LLMD_ASSIGN_OR_RETURN(KvPeers peers,
+                        KvPeers::Load(options_.kv_index_peer, options_.kv_index_bytes));
+  if (peers.server_tls) WatchCertificate(peers.server_tls);
   // Keys of blocks that were computed under another secret would match nothing.
-  if (const auto secret = kv_events_.ReadSnapshot()) secret_ = *secret;
+  const auto secret = kv_events_.ReadSnapshot(std::move(peers), lookups_);
+  if (secret) secret_ = *secret;
   if (!options_.endpoints.empty()) {
     LLMD_ASSIGN_OR_RETURN(auto specs, ParseEndpoints(options_.endpoints));
     LLMD_RETURN_IF_ERROR(fleet_source_->SetSpecs(std::move(specs)));

@@ -79,7 +79,9 @@ class KvEvents::Impl {
        KvSnapshotOptions snapshots);
   ~Impl();
 
-  std::optional<uint64_t> ReadSnapshot() { return snapshots_.ReadFile(); }
+  std::optional<uint64_t> ReadSnapshot(KvPeers peers, runtime::ThreadPool& lookups) {
+    return snapshots_.Read(std::move(peers), lookups);
+  }
   base::Status SetGeneration(const director::Generation& generation);
   void OnMembers() {
     if (started_) thread_.Post(0, [this] { UpdateMembers(); });
@@ -368,6 +370,7 @@ base::Status KvEvents::Impl::SetGeneration(const director::Generation& generatio
 }
 
 base::Status KvEvents::Impl::Renew(const std::vector<std::shared_ptr<plugin::Plugin>>& consumers) {
+  LLMD_RETURN_IF_ERROR(snapshots_.Listen());
   if (!context_) context_ = std::make_unique<net::ZmqContext>(loop());
   std::vector<std::unique_ptr<Feed>> fresh(consumers.size());
   const auto stays = [&](const Feed& feed) {
@@ -451,7 +454,9 @@ KvEvents::KvEvents(fleet::Fleet& fleet, telemetry::Metrics& metrics, size_t writ
 
 KvEvents::~KvEvents() = default;
 
-std::optional<uint64_t> KvEvents::ReadSnapshot() { return impl_->ReadSnapshot(); }
+std::optional<uint64_t> KvEvents::ReadSnapshot(KvPeers peers, runtime::ThreadPool& lookups) {
+  return impl_->ReadSnapshot(std::move(peers), lookups);
+}
 
 base::Status KvEvents::SetGeneration(const director::Generation& generation) {
   return impl_->SetGeneration(generation);

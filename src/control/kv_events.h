@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 
+#include "control/kv_peers.h"
 #include "control/options.h"
 #include "director/config.h"
 #include "fleet/fleet.h"
@@ -37,8 +38,8 @@ class KvEvents {
   KvEvents(const KvEvents&) = delete;
   KvEvents& operator=(const KvEvents&) = delete;
 
-  // KvSnapshots::ReadFile. Before the first SetGeneration.
-  std::optional<uint64_t> ReadSnapshot();
+  // KvSnapshots::Read. Before the first SetGeneration.
+  std::optional<uint64_t> ReadSnapshot(KvPeers peers, runtime::ThreadPool& lookups);
   // Whose consumers are fed from now on. An address that cannot be bound or a key that cannot be
   // read is an error; then nothing has changed.
   base::Status SetGeneration(const director::Generation& generation);

@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "net/net_testing.h"
 #include "prefix/kv_snapshot.h"
@@ -66,6 +69,7 @@ class KvSnapshotsTest : public testing::Test {
   std::string file_ = folder_ + "/index";
   runtime::EventLoop loop_;
   telemetry::Metrics metrics_{1};
+  runtime::ThreadPool lookups_{1, 4, "lookup"};
   std::shared_ptr<Consumer> consumer_ = std::make_shared<Consumer>();
   std::unique_ptr<KvSnapshots> snapshots_;
 };
@@ -75,17 +79,17 @@ TEST_F(KvSnapshotsTest, WritesPieceByPieceAndReadsWhatItWrote) {
   std::ofstream(file_ + ".17.tmp") << "left by one that was killed";
   std::ofstream(file_ + ".x.tmp") << "of somebody else";
   Make();
-  EXPECT_EQ(snapshots_->ReadFile(), 12345678901234567890u);
+  EXPECT_EQ(snapshots_->Read({}, lookups_), 12345678901234567890u);
   EXPECT_FALSE(std::filesystem::exists(file_ + ".17.tmp"));
   EXPECT_TRUE(std::filesystem::exists(file_ + ".x.tmp"));
   snapshots_->Use(consumer_);
   EXPECT_EQ(consumer_->loaded, File());
-  EXPECT_TRUE(Says("llmd_kv_snapshot_loads_total{result=\"loaded\"} 1"));
+  EXPECT_TRUE(Says("llmd_kv_snapshot_loads_total{result=\"loaded\",source=\"file\"} 1"));
 
   ASSERT_TRUE(net::TurnUntil(loop_, [&] { return File() == consumer_->whole(); }));
   ASSERT_TRUE(net::TurnUntil(
       loop_, [&] { return Says("llmd_kv_snapshot_writes_total{result=\"ok\"} 1"); }));
-  EXPECT_TRUE(Says("llmd_kv_snapshot_age_seconds 0"));
+  EXPECT_TRUE(Says("\nllmd_kv_snapshot_age_seconds "));
   EXPECT_EQ(std::filesystem::status(file_).permissions(),
             std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
 
@@ -96,8 +100,8 @@ TEST_F(KvSnapshotsTest, WritesPieceByPieceAndReadsWhatItWrote) {
 
 TEST_F(KvSnapshotsTest, KeepsTheOldFileWhenTheDiskRefuses) {
   Make();
-  EXPECT_EQ(snapshots_->ReadFile(), std::nullopt);
-  EXPECT_TRUE(Says("llmd_kv_snapshot_loads_total{result=\"none\"} 1"));
+  EXPECT_EQ(snapshots_->Read({}, lookups_), std::nullopt);
+  EXPECT_TRUE(Says("llmd_kv_snapshot_loads_total{result=\"none\",source=\"file\"} 1"));
   snapshots_->Use(consumer_);
   EXPECT_EQ(consumer_->loaded, "");
   std::filesystem::remove_all(folder_);
@@ -111,18 +115,105 @@ TEST_F(KvSnapshotsTest, KeepsTheOldFileWhenTheDiskRefuses) {
 TEST_F(KvSnapshotsTest, RefusedOnesStartEmpty) {
   Put(SnapshotWith("1") + "x");
   Make();
-  EXPECT_EQ(snapshots_->ReadFile(), std::nullopt);
+  EXPECT_EQ(snapshots_->Read({}, lookups_), std::nullopt);
   snapshots_->Use(consumer_);
   EXPECT_EQ(consumer_->loaded, "");
-  EXPECT_TRUE(Says("llmd_kv_snapshot_loads_total{result=\"refused\"} 1"));
+  EXPECT_TRUE(Says("llmd_kv_snapshot_loads_total{result=\"refused\",source=\"file\"} 1"));
 
   Put(SnapshotWith(""));
   Make();
-  EXPECT_EQ(snapshots_->ReadFile(), std::nullopt) << "keys of the config's seed";
+  EXPECT_EQ(snapshots_->Read({}, lookups_), std::nullopt) << "keys of the config's seed";
   consumer_->refuses = true;
   snapshots_->Use(consumer_);
   EXPECT_NE(consumer_->loaded, "");
-  EXPECT_TRUE(Says("llmd_kv_snapshot_loads_total{result=\"refused\"} 2"));
+  EXPECT_TRUE(Says("llmd_kv_snapshot_loads_total{result=\"refused\",source=\"file\"} 2"));
+}
+
+// ---- peers -------------------------------------------------------------------------------------
+
+// Reads on a thread, as a peer does that starts, while the loop of the one that runs turns.
+class KvSnapshotsPeerTest : public KvSnapshotsTest {
+ protected:
+  KvSnapshotsPeerTest() {
+    KvPeers peers{.listen = runtime::SocketAddress::Ipv4(net::kLoopback, 0)};
+    running_.Read(std::move(peers), lookups_);
+    EXPECT_TRUE(running_.Listen().ok());
+    EXPECT_TRUE(running_.Listen().ok());
+    prefix::KvIndex index;
+    index.Store(0, 0, 0, nullptr, std::array<uint64_t, 1>{1}, std::array<uint64_t, 1>{1});
+    prefix::KvSnapshotWriter writer({.chain_seed = "42"});
+    runs_->pieces = {writer.Take()};
+    writer.AddHolder(index, 0, {.address = "10.0.0.1:8000"});
+    runs_->pieces.push_back(writer.Take());
+    runs_->pieces.push_back(std::move(writer).Finish());
+  }
+  ~KvSnapshotsPeerTest() override { running_.Finish(); }
+
+  std::optional<uint64_t> Start() {
+    Make();
+    std::optional<uint64_t> secret;
+    std::atomic<bool> done = false;
+    std::thread starting([&] {
+      secret = snapshots_->Read({.from = runtime::HostPort{"127.0.0.1", running_.peer_port()},
+                                 .timeout = std::chrono::seconds(5),
+                                 .bytes_max = 1 << 20},
+                                lookups_);
+      done = true;
+    });
+    EXPECT_TRUE(net::TurnUntil(loop_, [&] { return done.load(); }));
+    starting.join();
+    snapshots_->Use(consumer_);
+    return secret;
+  }
+
+  telemetry::Metrics other_metrics_{1};
+  std::shared_ptr<Consumer> runs_ = std::make_shared<Consumer>();
+  KvSnapshots running_{loop_, other_metrics_, 0, {}};
+};
+
+TEST_F(KvSnapshotsPeerTest, ThePeerComesBeforeTheFile) {
+  Put(SnapshotWith("1"));
+  running_.Use(runs_);
+  EXPECT_EQ(Start(), 42u);
+  EXPECT_EQ(consumer_->loaded, runs_->whole());
+  EXPECT_TRUE(Says("loads_total{result=\"loaded\",source=\"peer\"} 1"));
+  EXPECT_FALSE(Says("source=\"file\""));
+}
+
+TEST_F(KvSnapshotsPeerTest, TheFileStandsInForAPeerWithoutAnIndex) {
+  Put(SnapshotWith("1"));
+  EXPECT_EQ(Start(), 1u);
+  EXPECT_EQ(consumer_->loaded, SnapshotWith("1"));
+  EXPECT_TRUE(Says("loads_total{result=\"failed\",source=\"peer\"} 1"));
+  EXPECT_TRUE(Says("loads_total{result=\"loaded\",source=\"file\"} 1"));
+}
+
+TEST_F(KvSnapshotsPeerTest, TheFileStandsInForAPeerThatTalksNonsense) {
+  Put(SnapshotWith("1"));
+  runs_->pieces[1][30] ^= 1;
+  running_.Use(runs_);
+  EXPECT_EQ(Start(), 1u);
+  EXPECT_EQ(consumer_->loaded, SnapshotWith("1"));
+  EXPECT_TRUE(Says("loads_total{result=\"refused\",source=\"peer\"} 1"));
+  EXPECT_TRUE(Says("loads_total{result=\"loaded\",source=\"file\"} 1"));
+}
+
+TEST_F(KvSnapshotsPeerTest, TheFileStandsInForAPeerOfAnotherConfiguration) {
+  Put(SnapshotWith("1"));
+  running_.Use(runs_);
+  consumer_->refuses = true;
+  EXPECT_EQ(Start(), 42u);
+  EXPECT_EQ(consumer_->loaded, SnapshotWith("1")) << "is tried then";
+  EXPECT_TRUE(Says("loads_total{result=\"refused\",source=\"peer\"} 1"));
+  EXPECT_TRUE(Says("loads_total{result=\"refused\",source=\"file\"} 1"));
+}
+
+TEST_F(KvSnapshotsPeerTest, AnAddressInUseIsAnError) {
+  KvSnapshots second{loop_, other_metrics_, 0, {}};
+  net::RawListener taken(loop_);
+  second.Read({.listen = runtime::SocketAddress::Ipv4(net::kLoopback, taken.port())}, lookups_);
+  EXPECT_THAT(second.Listen().message(), testing::HasSubstr("--kv-index-peer-listen"));
+  EXPECT_EQ(second.peer_port(), 0);
 }
 
 // A reload of the configuration may take the consumer away while a snapshot is written.

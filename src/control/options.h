@@ -17,6 +17,14 @@ struct KvSnapshotOptions {
   base::Duration interval = std::chrono::seconds(30);  // between two, at least a second
 };
 
+// Pickers that hand one another the index of KV blocks (kv_peers.h).
+struct KvPeerOptions {
+  std::string listen;    // where it may be had; "": nowhere
+  std::string from;      // host:port of who runs; "": nobody
+  std::string cert_dir;  // folder of tls.crt, tls.key and ca.crt for both; "": plain
+  base::Duration timeout = std::chrono::seconds(5);  // of fetching it, all in all
+};
+
 struct TracingOptions;  // otlp_exporter.h
 
 struct HostOptions {
@@ -35,6 +43,7 @@ struct HostOptions {
   uint64_t memory_budget_bytes = 0;  // 0: a quarter of the memory limit
   uint64_t kv_index_bytes = 0;       // of an index of KV blocks; 0: prefix::KvIndex's default
   KvSnapshotOptions kv_index_snapshot;
+  KvPeerOptions kv_index_peer;
   size_t workers = 0;                // 0: one per CPU
   base::Duration drain_timeout = std::chrono::seconds(30);
   base::Duration refresh_metrics_interval = std::chrono::milliseconds(50);

@@ -74,6 +74,16 @@ void AddKvSnapshotFlags(CLI::App& app, control::HostOptions* o) {
                  "file that keeps the index of KV blocks over a restart [none]");
   AddDuration(app, "--kv-index-snapshot-interval", &o->kv_index_snapshot.interval,
               "how often it is written, at least 1s; and once at the end");
+  app.add_option("--kv-index-peer", o->kv_index_peer.from,
+                 "HOST:PORT of a running picker that the index of KV blocks is had from at the "
+                 "start; before the file, without it cold [none]");
+  AddDuration(app, "--kv-index-peer-timeout", &o->kv_index_peer.timeout,
+              "how long the start waits for it, all in all");
+  app.add_option("--kv-index-peer-listen", o->kv_index_peer.listen,
+                 "address at which pickers that start may have the index of KV blocks [none]");
+  app.add_option("--kv-index-peer-cert-dir", o->kv_index_peer.cert_dir,
+                 "folder of tls.crt, tls.key and ca.crt, by which pickers prove to one another "
+                 "who they are [plain, for anybody]");
 }
 
 void AddGatewayFlags(CLI::App& app, gateway::GatewayOptions* o) {

@@ -22,7 +22,7 @@ void AddDuration(CLI::App& app, const std::string& flag, base::Duration* value,
                  const std::string& help);
 // Adds a flag that takes bytes as a number or a Kubernetes quantity ("64Mi", "1G").
 void AddBytes(CLI::App& app, const std::string& flag, uint64_t* value, const std::string& help);
-// --kv-index-snapshot and its interval.
+// --kv-index-snapshot, --kv-index-peer and what belongs to them.
 void AddKvSnapshotFlags(CLI::App& app, control::HostOptions* options);
 ServeOptions ServeOptionsOf(const gateway::GatewayOptions& options);
 // Every flag of the gateway but --endpoints, for `gateway` and `up`.
