@@ -169,10 +169,12 @@ def memory_rows(table, index):
                  if each["name"].startswith("apply/")}
     if not {1, 9} <= by_copies.keys():
         return
-    unique = by_copies[1]["bytes_per_block"]
-    nine = by_copies[9]
-    extra = (nine["bytes_per_block"] - unique) / (nine["bytes_per_block"] / nine["bytes_per_pair"]
-                                                  - 1)
+    one, nine = by_copies[1], by_copies[9]
+    unique = one["bytes"] / one["blocks"]
+    # What even an empty index takes belongs to no holder.
+    of_first = (one["bytes"] - one["bytes_empty"]) / one["blocks"]
+    extra = ((nine["bytes"] - nine["bytes_empty"] - of_first * nine["blocks"])
+             / (nine["pairs"] - nine["blocks"]))
     table.add("bytes per block, one holder", "B", unique, "<= 48 B", unique <= 48,
               key="bytes_per_block")
     table.add("bytes per further holder of a block", "B", extra, "<= 20 B", extra <= 20)

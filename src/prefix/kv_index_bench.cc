@@ -24,6 +24,7 @@ namespace {
 constexpr uint32_t kHolders = 1000;
 constexpr size_t kPromptBlocks = 600;
 constexpr size_t kEventBlocks = 25;
+const KvIndex::Options kOptions{.bytes_max = KvIndex::kBytesMaxDefault, .seed = 1};
 
 // A prompt's chain without storing it: the keys follow from the seed.
 void Fill(uint64_t seed, std::span<BlockKey> chain) {
@@ -34,7 +35,7 @@ void Fill(uint64_t seed, std::span<BlockKey> chain) {
 // by `copies` holders.
 struct Full {
   Full(size_t blocks, uint32_t copies)
-      : index({.bytes_max = KvIndex::kBytesMaxDefault, .seed = 1}), copies(copies) {
+      : index(kOptions), copies(copies) {
     prompts = blocks / kPromptBlocks;
     for (uint64_t p = 0; p < prompts; ++p) {
       for (uint32_t c = 0; c < copies; ++c) Store(HolderOf(p, c), p);
@@ -106,6 +107,10 @@ void Report(benchmark::State& state, const Full& full) {
       static_cast<double>(stats.bytes) / static_cast<double>(stats.blocks);
   state.counters["bytes_per_pair"] =
       static_cast<double>(stats.bytes) / static_cast<double>(stats.pairs);
+  state.counters["bytes"] = static_cast<double>(stats.bytes);
+  state.counters["bytes_empty"] = static_cast<double>(KvIndex(kOptions).stats().bytes);
+  state.counters["blocks"] = static_cast<double>(stats.blocks);
+  state.counters["pairs"] = static_cast<double>(stats.pairs);
 }
 
 void ReportLatency(benchmark::State& state, std::vector<uint32_t>* nanoseconds) {
