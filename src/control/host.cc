@@ -31,7 +31,7 @@ void CollectProcess(telemetry::ScrapeSeries& series) {
 }  // namespace
 
 Host::Host(const HostOptions& options, const plugin::Catalogue& catalogue, std::string name,
-           std::function<uint64_t()> dropped_lines)
+           std::function<uint64_t()> dropped_lines, runtime::IoEngine engine)
     : options_(options),
       catalogue_(catalogue),
       state_(options.workers ? options.workers : runtime::AvailableCpuCount(),
@@ -39,7 +39,7 @@ Host::Host(const HostOptions& options, const plugin::Catalogue& catalogue, std::
                                          : runtime::MemoryLimitBytes() / 4,
              options.pool_name),
       control_loop_(1, "control"),
-      workers_(state_.worker_count, std::move(name)) {
+      workers_(state_.worker_count, std::move(name), engine) {
   runtime::RaiseOpenFileLimit();
   if (options.traces) {
     state_.tracer = std::make_unique<telemetry::Tracer>(options.traces->tracer);

@@ -33,9 +33,11 @@ class Role {
 class Host {
  public:
   // `options` outlives the host. `name` becomes the name of the worker threads. `dropped_lines`
-  // (may be null) counts log and access lines that were dropped, for the metrics page.
+  // (may be null) counts log and access lines that were dropped, for the metrics page. `engine` is
+  // the workers'.
   Host(const HostOptions& options, const plugin::Catalogue& catalogue, std::string name,
-       std::function<uint64_t()> dropped_lines);
+       std::function<uint64_t()> dropped_lines,
+       runtime::IoEngine engine = runtime::IoEngine::kAuto);
   ~Host();  // stops
 
   // Makes the Control: reads every file, listens on the metrics port. Errors name the flag or file.

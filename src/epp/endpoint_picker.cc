@@ -52,7 +52,9 @@ struct EndpointPicker::Impl {
   Impl(const EppOptions& epp_options, const plugin::Catalogue& catalogue,
        telemetry::LogSink* access_log, std::function<uint64_t()> dropped_lines)
       : options(epp_options),
-        host(options, catalogue, "epp", std::move(dropped_lines)),
+        // Envoy opens a handful of connections. A turn then has one message and nothing to gather,
+        // and epoll takes less.
+        host(options, catalogue, "epp", std::move(dropped_lines), runtime::IoEngine::kEpoll),
         shared{.state = host.state(), .options = options, .access_log = access_log} {}
   ~Impl() {
     host.Stop();

@@ -9,7 +9,6 @@
 #include "main/epp_flags.h"
 #include "main/serve.h"
 #include "main/tracing.h"
-#include "runtime/loop.h"
 #include "telemetry/log.h"
 
 namespace llmd {
@@ -107,8 +106,7 @@ int EppMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
                           {"health_port", picker->health_port()},
                           {"metrics_port", picker->metrics_port()},
                           {"tls", options.secure_serving},
-                          {"workers", picker->worker_count()},
-                          {"io", runtime::IoEngineText()});
+                          {"workers", picker->worker_count()});
                  return picker;
                });
 }

@@ -8,9 +8,10 @@
 
 namespace llmd::runtime {
 
-WorkerPool::WorkerPool(size_t count, std::string name) : name_(std::move(name)) {
+WorkerPool::WorkerPool(size_t count, std::string name, IoEngine engine)
+    : name_(std::move(name)) {
   LLMD_CHECK(count > 0, "a WorkerPool needs at least one worker");
-  for (size_t i = 0; i < count; ++i) loops_.push_back(std::make_unique<EventLoop>());
+  for (size_t i = 0; i < count; ++i) loops_.push_back(std::make_unique<EventLoop>(engine));
 }
 
 WorkerPool::~WorkerPool() { Stop(); }

@@ -22,7 +22,7 @@ namespace llmd::runtime {
 class WorkerPool {
  public:
   // `name` becomes the thread name with "-<index>" (15 bytes in total are kept).
-  WorkerPool(size_t count, std::string name);
+  WorkerPool(size_t count, std::string name, IoEngine engine = IoEngine::kAuto);
   ~WorkerPool();  // stops
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
