@@ -190,7 +190,8 @@ base::Result<Report> BenchRun::Impl::Run(std::function<void(const Progress&)> on
 }
 
 void BenchRun::Impl::StartWorkers(const RunPlan& plan) {
-  pool.emplace(options.workers, "bench");
+  // What is due leaves at its time, not at the end of the turn.
+  pool.emplace(options.workers, "bench", runtime::IoEngine::kEpoll);
   begin = runtime::Now() + kLead;
   measured_from = begin + options.warm_up;
   workers_left = options.workers;
