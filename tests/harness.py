@@ -66,6 +66,17 @@ def free_ports(count):
             continue
 
 
+def until(what, seconds=20):
+    """The first value of `what()` that is true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = what()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"
+        time.sleep(0.05)
+
+
 def wait_for_http(url, program):
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:

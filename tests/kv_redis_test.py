@@ -15,8 +15,8 @@ import threading
 import time
 import urllib.request
 
-from harness import Program, free_ports, report
-from kv_routing_test import GROUPS, MODEL, Fleet, place, settle, until
+from harness import Program, free_ports, report, until
+from kv_routing_test import GROUPS, MODEL, Fleet, place, settle
 
 # As Go's encoding/json writes an entry, and in this order.
 FIELD = ('{"PodIdentifier":"%s","DeviceTier":"gpu","Speculative":false,"HasGroup":true,'

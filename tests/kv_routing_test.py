@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 
-from harness import LLMD, Program, free_ports, report, wait_for_http
+from harness import LLMD, Program, free_ports, report, until, wait_for_http
 
 ENGINES = 3
 GROUPS = 9
@@ -41,17 +41,6 @@ schedulingProfiles:
   - {{pluginRef: no-hit-lru-scorer, weight: 1}}
   - {{pluginRef: queue-scorer, weight: 1}}
 """
-
-
-def until(what, seconds=15):
-    """The first value of `what()` that is true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = what()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"
-        time.sleep(0.05)
 
 
 class Fleet:

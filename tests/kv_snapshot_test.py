@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 
-from harness import LLMD, Program, free_ports, report, wait_for_http
-from kv_routing_test import ENGINES, Fleet, background, check_homes, place, settle, until
+from harness import LLMD, Program, free_ports, report, until, wait_for_http
+from kv_routing_test import ENGINES, Fleet, background, check_homes, place, settle
 
 
 class SnapshotFleet(Fleet):
@@ -197,12 +197,8 @@ def test_a_disk_that_refuses_is_told_of(fleet):
     fleet.file = file
 
 
-def test_the_endpoint_picker_and_the_index_service_keep_it_too(fleet):
-    fleet.start()
-    until(fleet.trusted)
-    place(fleet)
-    fleet.stop()
-    whole = fleet.file.read_bytes()
+def picker_config(fleet):
+    """A file with the fleet's endpoints in another one, for roles without --endpoints."""
     endpoints = fleet.folder / "endpoints.yaml"
     endpoints.write_text("endpoints:\n" + "".join(
         f'- {{name: e{i}, address: 127.0.0.1, port: "{p}"}}\n'
@@ -210,6 +206,16 @@ def test_the_endpoint_picker_and_the_index_service_keep_it_too(fleet):
     path = fleet.folder / "epp.yaml"
     path.write_text(fleet.config(f"- type: file-discovery\n  parameters: {{path: {endpoints}}}\n"
                                  "dataLayer: {discovery: {pluginRef: file-discovery}}"))
+    return path
+
+
+def test_the_endpoint_picker_and_the_index_service_keep_it_too(fleet):
+    fleet.start()
+    until(fleet.trusted)
+    place(fleet)
+    fleet.stop()
+    whole = fleet.file.read_bytes()
+    path = picker_config(fleet)
     epp = ["epp", "--secure-serving=false", "--grpc-port", fleet.listen, "--grpc-health-port",
            fleet.health, "--metrics-port", fleet.admin, "--drain-timeout", "0s"]
     index = ["index", "--listen", f"127.0.0.1:{fleet.listen}", "--grpc-listen",
@@ -389,13 +395,7 @@ def test_certificates_keep_strangers_out(fleet):
 
 
 def test_the_endpoint_picker_and_the_index_service_warm_one_another(fleet):
-    endpoints = fleet.folder / "endpoints.yaml"
-    endpoints.write_text("endpoints:\n" + "".join(
-        f'- {{name: e{i}, address: 127.0.0.1, port: "{p}"}}\n'
-        for i, p in enumerate(fleet.ports)))
-    path = fleet.folder / "epp.yaml"
-    path.write_text(fleet.config(f"- type: file-discovery\n  parameters: {{path: {endpoints}}}\n"
-                                 "dataLayer: {discovery: {pluginRef: file-discovery}}"))
+    path = picker_config(fleet)
 
     def start(fleet, command, peer):
         addresses = {

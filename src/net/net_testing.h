@@ -17,22 +17,14 @@
 #include "net/http_server.h"
 #include "runtime/clock.h"
 #include "runtime/loop.h"
+#include "runtime/runtime_testing.h"
 #include "runtime/socket.h"
 
 namespace llmd::net {
 
 inline constexpr uint32_t kLoopback = 0x7f000001;
 
-// Turns until `done()` or five seconds have passed; the last value of done().
-template <class Done>
-bool TurnUntil(runtime::EventLoop& loop, Done done) {
-  const base::TimePoint limit = runtime::Now() + std::chrono::seconds(5);
-  while (!done()) {
-    if (runtime::Now() > limit) return false;
-    loop.Turn(std::chrono::milliseconds(2));
-  }
-  return true;
-}
+using runtime::TurnUntil;
 
 // Some turns in which nothing in particular is awaited.
 inline void TurnABit(runtime::EventLoop& loop, int turns = 3) {

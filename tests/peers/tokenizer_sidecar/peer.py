@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToDict
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
-from harness import LLMD, Program, free_ports, report, wait_for_http  # noqa: E402
+from harness import LLMD, Program, free_ports, report, until, wait_for_http  # noqa: E402
 
 MODEL = "org/model"
 BYTES_MAX = 100 << 20
@@ -31,17 +31,6 @@ plugins:
 - type: queue-scorer
 - type: max-score-picker
 """
-
-
-def until(what, seconds=20):
-    """The first value of `what()` that is true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = what()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what()}"
-        time.sleep(0.05)
 
 
 class Sidecar:
