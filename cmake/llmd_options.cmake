@@ -26,7 +26,8 @@ endif()
 
 find_program(LLMD_CCACHE ccache)
 if(LLMD_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${LLMD_CCACHE})
+  # What it needs to know precompiled headers by their content.
+  set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_SLOPPINESS=pch_defines,time_macros ${LLMD_CCACHE})
   set(CMAKE_C_COMPILER_LAUNCHER ${LLMD_CCACHE})
 endif()
 find_program(LLMD_MOLD NAMES mold ld.mold)

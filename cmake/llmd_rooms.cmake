@@ -1,4 +1,5 @@
-# llmd_room(NAME [DEPS room...] [LIBS external...] [TEST_DEPS room...] [TEST_LIBS external...])
+# llmd_room(NAME [DEPS room...] [LIBS external...] [TEST_DEPS room...] [TEST_LIBS external...]
+#           [OPTIMISED_TESTS file...])
 #
 # One room is one static library of the room's *.cc (subfolders included; *_main.cc belong to
 # programs that the room's CMakeLists.txt adds), one gtest binary
@@ -7,7 +8,7 @@
 # the room's headers or sources include; the tidy program compares them with the #include lines and
 # with src/floors.txt.
 function(llmd_room NAME)
-  cmake_parse_arguments(R "" "" "DEPS;LIBS;TEST_DEPS;TEST_LIBS" ${ARGN})
+  cmake_parse_arguments(R "" "" "DEPS;LIBS;TEST_DEPS;TEST_LIBS;OPTIMISED_TESTS" ${ARGN})
   set(dir ${CMAKE_CURRENT_SOURCE_DIR})
   file(GLOB_RECURSE all CONFIGURE_DEPENDS ${dir}/*.cc)
   set(sources ${all})
@@ -19,6 +20,7 @@ function(llmd_room NAME)
 
   if(sources)
     add_library(llmd_${NAME} STATIC ${sources})
+    target_precompile_headers(llmd_${NAME} REUSE_FROM llmd_precompiled)
     set(scope PUBLIC)
   else()
     add_library(llmd_${NAME} INTERFACE)
@@ -37,6 +39,11 @@ function(llmd_room NAME)
     add_executable(${NAME}_test ${tests})
     target_link_libraries(${NAME}_test PRIVATE llmd_${NAME} ${test_deps} ${R_TEST_LIBS}
                           gmock gtest gtest_main)
+    target_precompile_headers(${NAME}_test REUSE_FROM llmd_precompiled_test)
+    target_compile_options(${NAME}_test PRIVATE ${LLMD_TEST_OPTIONS})
+    # Precompiled headers hold for one level of optimisation.
+    set_source_files_properties(${R_OPTIMISED_TESTS} PROPERTIES COMPILE_OPTIONS -O2
+                                SKIP_PRECOMPILE_HEADERS ON)
     target_compile_definitions(${NAME}_test PRIVATE LLMD_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
                                LLMD_TESTING=1)
     set_target_properties(${NAME}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY
@@ -51,6 +58,7 @@ function(llmd_room NAME)
       get_filename_component(target ${f} NAME_WE)
       add_executable(${target} ${f})
       target_link_libraries(${target} PRIVATE llmd_${NAME} ${test_deps} ${R_TEST_LIBS})
+      target_precompile_headers(${target} REUSE_FROM llmd_precompiled)
       target_link_options(${target} PRIVATE -fsanitize=fuzzer)
       set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
       set_property(GLOBAL APPEND PROPERTY LLMD_FUZZ_TARGETS ${target})
@@ -65,6 +73,7 @@ function(llmd_room NAME)
       add_executable(${target} ${b})
       target_link_libraries(${target} PRIVATE llmd_${NAME} ${test_deps} ${R_TEST_LIBS} benchmark
                             benchmark_main)
+      target_precompile_headers(${target} REUSE_FROM llmd_precompiled)
       set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
       set_property(GLOBAL APPEND PROPERTY LLMD_BENCH_TARGETS ${target})
     endforeach()

@@ -134,6 +134,18 @@ def test_extra_links_count_as_dependencies():
            ("deps", "src/runtime/CMakeLists.txt", 2))
 
 
+def test_precompiled_headers_are_included_all_the_same():
+    listed = {"cmake/llmd_precompiled.cmake":
+              (TOOLS.parent / "cmake/llmd_precompiled.cmake").read_text(),
+              "NOTES.md": "`tools/tidy.toml`, `cmake/llmd_precompiled.cmake`\n"}
+    expect({**listed, **cc("std::vector<int> v;\n")}, ("std-headers", "src/wire/w.cc", 2))
+    expect({**listed, **cc("#include <vector>\nstd::vector<int> v;\n")})
+    below = {"src/base/a.h": "#pragma once\n#include <vector>\nint A();\n"}
+    expect({**listed, **below, **cc("std::vector<int> v;\n")})
+    one_less = {path: text.replace("<deque> ", "") for path, text in listed.items()}
+    expect(one_less, ("std-headers", "cmake/llmd_precompiled.cmake", 1))
+
+
 def test_heavy_header_in_header():
     expect({"src/wire/w.h": '#pragma once\n#include <nlohmann/json.hpp>\n#include "base/a.h"\n'},
            ("heavy-headers", "src/wire/w.h", 2))

@@ -298,7 +298,10 @@ TypePtr<StringMapValue> StringMap(size_t count_max) {
 TypePtr<Node> Raw() { return std::make_shared<RawType>(); }
 
 namespace internal {
+namespace {
 
+// Finds out which entry of `node` belongs to which field: result[i] is the entry of fields[i] or
+// -1. Reports unknown keys, case duplicates and missing required fields.
 bool MatchKeys(const Node& node, const std::vector<const FieldName*>& fields,
                const ReadOptions& options, std::vector<int>* result) {
   result->assign(fields.size(), -1);
@@ -346,9 +349,7 @@ bool MatchKeys(const Node& node, const std::vector<const FieldName*>& fields,
   return ok;
 }
 
-bool ExpectMap(const Node& node, const ReadOptions& options) {
-  return node.kind() == NodeKind::kMap || Fail(node, options, "a map");
-}
+}  // namespace
 
 bool ExpectList(const Node& node, size_t count_max, const ReadOptions& options) {
   if (node.kind() != NodeKind::kList) return Fail(node, options, "a list");
@@ -391,11 +392,72 @@ Value DescribeInteger(int64_t min, int64_t max) {
   return out;
 }
 
-Value DescribeField(Value type, const FieldName& name, Value default_value) {
-  type.Set("description", name.help);
-  if (!default_value.is_null()) type.Set("default", std::move(default_value));
-  return type;
+void Members::Add(std::string_view key, std::string_view help, Presence presence,
+                  std::unique_ptr<Member> member) {
+  member->name = {std::string(key), std::string(help), presence};
+  names_.push_back(&member->name);
+  members_.push_back(std::move(member));
+}
+
+bool Members::Read(const Node& node, const ReadOptions& options, void* object) const {
+  if (node.kind() != NodeKind::kMap) return Fail(node, options, "a map");
+  std::vector<int> entries;
+  bool ok = MatchKeys(node, names_, options, &entries);
+  for (size_t i = 0; i < members_.size(); ++i) {
+    if (entries[i] < 0) continue;
+    const Node child = node.at(static_cast<size_t>(entries[i]));
+    if (!child.is_null()) ok &= members_[i]->Read(child, options, object);
+  }
+  return ok;
+}
+
+Value Members::Write(const void* object) const {
+  Value out = Value::EmptyMap();
+  for (const auto& member : members_) {
+    Value written = member->Write(object);
+    if (!written.is_null()) out.Set(member->name.key, std::move(written));
+  }
+  return out;
+}
+
+Value Members::Describe(const void* defaults) const {
+  Value properties = Value::EmptyMap();
+  Value required = Value::EmptyList();
+  for (const auto& member : members_) {
+    const FieldName& name = member->name;
+    Value described = member->Describe().Set("description", name.help);
+    if (name.presence == Presence::kRequired) {
+      required.Append(name.key);
+    } else if (Value value = member->Write(defaults); !value.is_null()) {
+      described.Set("default", std::move(value));
+    }
+    properties.Set(name.key, std::move(described));
+  }
+  Value out = Value::EmptyMap();
+  out.Set("type", "object").Set("additionalProperties", false);
+  out.Set("properties", std::move(properties));
+  if (!required.empty()) out.Set("required", std::move(required));
+  return out;
+}
+
+Value Members::SchemaDocument(const void* defaults) const {
+  Value out = Value::EmptyMap();
+  out.Set("$schema", "https://json-schema.org/draft/2020-12/schema").Set("title", name_);
+  const Value body = Describe(defaults);
+  for (const auto& [key, value] : std::get<Value::Map>(body.data())) out.Set(key, value);
+  return out;
 }
 
 }  // namespace internal
+
+#define LLMD_CONFIG_DEFINE(...)                             \
+  template TypePtr<__VA_ARGS__> DefaultType<__VA_ARGS__>(); \
+  template class internal::MemberOf<__VA_ARGS__>;
+LLMD_CONFIG_COMMON_TYPES(LLMD_CONFIG_DEFINE)
+template TypePtr<int32_t> Int(int32_t, int32_t);
+template TypePtr<uint32_t> Int(uint32_t, uint32_t);
+template TypePtr<int64_t> Int(int64_t, int64_t);
+template TypePtr<uint64_t> Int(uint64_t, uint64_t);
+template TypePtr<std::vector<std::string>> List(TypePtr<std::string>, size_t);
+
 }  // namespace llmd::config

@@ -103,66 +103,116 @@ struct FieldName {
   Presence presence = Presence::kOptional;
 };
 
-// Finds out which entry of `node` belongs to which field: result[i] is the entry of fields[i] or
-// -1. Reports unknown keys, case duplicates and missing required fields.
-bool MatchKeys(const Node& node, const std::vector<const FieldName*>& fields,
-               const ReadOptions& options, std::vector<int>* result);
-// Reports unless the node is a map.
-bool ExpectMap(const Node& node, const ReadOptions& options);
+// A member of an object that is known by its address alone, so that what all objects have in common
+// is compiled once.
+class Member {
+ public:
+  virtual ~Member() = default;
+  virtual bool Read(const Node& node, const ReadOptions& options, void* object) const = 0;
+  virtual Value Write(const void* object) const = 0;
+  // The schema of its type.
+  virtual Value Describe() const = 0;
+
+  FieldName name;
+};
+
+template <class M>
+class MemberOf final : public Member {
+ public:
+  MemberOf(size_t offset, TypePtr<M> type) : offset_(offset), type_(std::move(type)) {}
+  bool Read(const Node& node, const ReadOptions& options, void* object) const override {
+    M& member = *reinterpret_cast<M*>(static_cast<char*>(object) + offset_);
+    M value = member;
+    if (!type_->Read(node, options, &value)) return false;
+    member = std::move(value);
+    return true;
+  }
+  Value Write(const void* object) const override {
+    return type_->Write(
+        *reinterpret_cast<const M*>(static_cast<const char*>(object) + offset_));
+  }
+  Value Describe() const override { return type_->Describe(); }
+
+ private:
+  size_t offset_;
+  TypePtr<M> type_;
+};
+
+class Members {
+ public:
+  explicit Members(std::string name) : name_(std::move(name)) {}
+  void Add(std::string_view key, std::string_view help, Presence presence,
+           std::unique_ptr<Member> member);
+  bool Read(const Node& node, const ReadOptions& options, void* object) const;
+  Value Write(const void* object) const;
+  Value Describe(const void* defaults) const;
+  Value SchemaDocument(const void* defaults) const;
+  const std::string& name() const { return name_; }
+
+ private:
+  std::string name_;
+  std::vector<std::unique_ptr<Member>> members_;
+  std::vector<const FieldName*> names_;
+};
+
 bool ExpectList(const Node& node, size_t count_max, const ReadOptions& options);
 bool ReadEnumName(const Node& node, const ReadOptions& options,
                   const std::vector<std::string_view>& names, size_t* index);
 bool ReadInteger(const Node& node, const ReadOptions& options, int64_t min, int64_t max,
                  int64_t* value);
 Value DescribeInteger(int64_t min, int64_t max);
-Value DescribeField(Value type, const FieldName& name, Value default_value);
 
 }  // namespace internal
 
 template <class T>
 class ObjectType final : public Type<T> {
  public:
-  bool Read(const Node& node, const ReadOptions& options, T* out) const override;
-  Value Write(const T& value) const override;
-  Value Describe() const override;
+  explicit ObjectType(std::string name) : members_(std::move(name)) {}
+  bool Read(const Node& node, const ReadOptions& options, T* out) const override {
+    if (where_) out->*where_ = node;
+    return members_.Read(node, options, out);
+  }
+  Value Write(const T& value) const override { return members_.Write(&value); }
+  Value Describe() const override {
+    const T defaults{};
+    return members_.Describe(&defaults);
+  }
   // A whole schema document with $schema and title.
-  Value SchemaDocument() const;
-  const std::string& name() const { return name_; }
+  Value SchemaDocument() const {
+    const T defaults{};
+    return members_.SchemaDocument(&defaults);
+  }
+  const std::string& name() const { return members_.name(); }
 
  private:
   template <class U>
   friend class ObjectBuilder;
-  struct FieldBase {
-    internal::FieldName name;
-    virtual ~FieldBase() = default;
-    virtual bool Read(const Node& node, const ReadOptions& options, T* out) const = 0;
-    virtual Value Write(const T& value) const = 0;
-    virtual Value Describe(const T& defaults) const = 0;
-  };
-  template <class M>
-  struct FieldOf;
 
-  std::string name_;
-  std::vector<std::unique_ptr<FieldBase>> fields_;
-  std::vector<const internal::FieldName*> names_;
+  internal::Members members_;
   Node T::* where_ = nullptr;
 };
 
 template <class T>
 class ObjectBuilder {
  public:
-  explicit ObjectBuilder(std::string name) : type_(std::make_shared<ObjectType<T>>()) {
-    type_->name_ = std::move(name);
-  }
+  explicit ObjectBuilder(std::string name)
+      : type_(std::make_shared<ObjectType<T>>(std::move(name))) {}
   // The default is what `T{}` holds in `member`.
   template <class M>
-  ObjectBuilder& Field(std::string key, std::string help, M T::* member,
-                       std::type_identity_t<TypePtr<M>> type = DefaultType<M>(),
-                       Presence presence = Presence::kOptional);
+  [[gnu::noinline]] ObjectBuilder& Field(std::string_view key, std::string_view help, M T::* member,
+                                         std::type_identity_t<TypePtr<M>> type = DefaultType<M>(),
+                                         Presence presence = Presence::kOptional) {
+    const T probe{};
+    const size_t offset = static_cast<size_t>(reinterpret_cast<const char*>(&(probe.*member)) -
+                                              reinterpret_cast<const char*>(&probe));
+    type_->members_.Add(key, help, presence,
+                        std::make_unique<internal::MemberOf<M>>(offset, std::move(type)));
+    return *this;
+  }
   template <class M>
-  ObjectBuilder& Required(std::string key, std::string help, M T::* member,
+  ObjectBuilder& Required(std::string_view key, std::string_view help, M T::* member,
                           std::type_identity_t<TypePtr<M>> type = DefaultType<M>()) {
-    return Field(std::move(key), std::move(help), member, std::move(type), Presence::kRequired);
+    return Field(key, help, member, std::move(type), Presence::kRequired);
   }
   // `member` receives the node of the object itself, so that later checks can say where.
   ObjectBuilder& Where(Node T::* member) {

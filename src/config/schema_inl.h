@@ -166,87 +166,20 @@ TypePtr<M> DefaultType() {
   return internal::DefaultTypeOf<M>::Make();
 }
 
-template <class T>
-template <class M>
-struct ObjectType<T>::FieldOf final : ObjectType<T>::FieldBase {
-  M T::* member;
-  TypePtr<M> type;
-
-  bool Read(const Node& node, const ReadOptions& options, T* out) const override {
-    M value = out->*member;
-    if (!type->Read(node, options, &value)) return false;
-    out->*member = std::move(value);
-    return true;
-  }
-  Value Write(const T& value) const override { return type->Write(value.*member); }
-  Value Describe(const T& defaults) const override {
-    return internal::DescribeField(
-        type->Describe(), this->name,
-        this->name.presence == Presence::kRequired ? Value() : type->Write(defaults.*member));
-  }
-};
-
-template <class T>
-template <class M>
-ObjectBuilder<T>& ObjectBuilder<T>::Field(std::string key, std::string help, M T::* member,
-                                          std::type_identity_t<TypePtr<M>> type,
-                                          Presence presence) {
-  auto field = std::make_unique<typename ObjectType<T>::template FieldOf<M>>();
-  field->name = {std::move(key), std::move(help), presence};
-  field->member = member;
-  field->type = std::move(type);
-  type_->names_.push_back(&field->name);
-  type_->fields_.push_back(std::move(field));
-  return *this;
-}
-
-template <class T>
-bool ObjectType<T>::Read(const Node& node, const ReadOptions& options, T* out) const {
-  if (where_) out->*where_ = node;
-  if (!internal::ExpectMap(node, options)) return false;
-  std::vector<int> entries;
-  bool ok = internal::MatchKeys(node, names_, options, &entries);
-  for (size_t i = 0; i < fields_.size(); ++i) {
-    if (entries[i] < 0) continue;
-    const Node child = node.at(static_cast<size_t>(entries[i]));
-    if (!child.is_null()) ok &= fields_[i]->Read(child, options, out);
-  }
-  return ok;
-}
-
-template <class T>
-Value ObjectType<T>::Write(const T& value) const {
-  Value out = Value::EmptyMap();
-  for (const auto& field : fields_) {
-    Value written = field->Write(value);
-    if (!written.is_null()) out.Set(field->name.key, std::move(written));
-  }
-  return out;
-}
-
-template <class T>
-Value ObjectType<T>::Describe() const {
-  const T defaults{};
-  Value properties = Value::EmptyMap();
-  Value required = Value::EmptyList();
-  for (const auto& field : fields_) {
-    properties.Set(field->name.key, field->Describe(defaults));
-    if (field->name.presence == Presence::kRequired) required.Append(field->name.key);
-  }
-  Value out = Value::EmptyMap();
-  out.Set("type", "object").Set("additionalProperties", false);
-  out.Set("properties", std::move(properties));
-  if (!required.empty()) out.Set("required", std::move(required));
-  return out;
-}
-
-template <class T>
-Value ObjectType<T>::SchemaDocument() const {
-  Value out = Value::EmptyMap();
-  out.Set("$schema", "https://json-schema.org/draft/2020-12/schema").Set("title", name_);
-  const Value body = Describe();
-  for (const auto& [key, value] : std::get<Value::Map>(body.data())) out.Set(key, value);
-  return out;
-}
+// The common ones are compiled in schema.cc alone.
+#define LLMD_CONFIG_COMMON_TYPES(declare)                                  \
+  declare(bool) declare(double) declare(std::string) declare(int32_t)      \
+  declare(uint32_t) declare(int64_t) declare(uint64_t) declare(base::Duration) \
+  declare(StringMapValue) declare(Node) declare(std::vector<std::string>)
+#define LLMD_CONFIG_EXTERN(...)                              \
+  extern template TypePtr<__VA_ARGS__> DefaultType<__VA_ARGS__>(); \
+  extern template class internal::MemberOf<__VA_ARGS__>;
+LLMD_CONFIG_COMMON_TYPES(LLMD_CONFIG_EXTERN)
+#undef LLMD_CONFIG_EXTERN
+extern template TypePtr<int32_t> Int(int32_t, int32_t);
+extern template TypePtr<uint32_t> Int(uint32_t, uint32_t);
+extern template TypePtr<int64_t> Int(int64_t, int64_t);
+extern template TypePtr<uint64_t> Int(uint64_t, uint64_t);
+extern template TypePtr<std::vector<std::string>> List(TypePtr<std::string>, size_t);
 
 }  // namespace llmd::config

@@ -9,6 +9,25 @@
 
 namespace llmd::config {
 
+Value::Value() = default;
+Value::~Value() = default;
+Value::Value(const Value& other) = default;
+Value::Value(Value&& other) noexcept = default;
+Value& Value::operator=(const Value& other) = default;
+Value& Value::operator=(Value&& other) noexcept = default;
+Value::Value(bool v) : data_(v) {}
+Value::Value(int64_t v) : data_(v) {}
+Value::Value(double v) : data_(v) {}
+Value::Value(std::string v) : data_(std::move(v)) {}
+Value::Value(std::string_view v) : data_(std::string(v)) {}
+Value::Value(const char* v) : data_(std::string(v)) {}
+Value::Value(List v) : data_(std::move(v)) {}
+Value::Value(Map v) : data_(std::move(v)) {}
+Value Value::EmptyList() { return Value(List{}); }
+Value Value::EmptyMap() { return Value(Map{}); }
+
+bool Value::is_null() const { return std::holds_alternative<std::monostate>(data_); }
+
 Value& Value::Append(Value v) {
   if (is_null()) data_ = List{};
   LLMD_CHECK(std::holds_alternative<List>(data_), "Append needs a list");

@@ -19,25 +19,32 @@ class Value {
   using List = std::vector<Value>;
   using Map = std::vector<std::pair<std::string, Value>>;
 
-  Value() = default;  // null
-  Value(bool v) : data_(v) {}
+  // Copying and the like are in the .cc, so that not every user compiles a variant's.
+  Value();  // null
+  ~Value();
+  Value(const Value& other);
+  Value(Value&& other) noexcept;
+  Value& operator=(const Value& other);
+  Value& operator=(Value&& other) noexcept;
+  Value(bool v);
+  Value(int64_t v);
   template <std::integral T>
-    requires(!std::same_as<T, bool>)
-  Value(T v) : data_(static_cast<int64_t>(v)) {}
-  Value(double v) : data_(v) {}
-  Value(std::string v) : data_(std::move(v)) {}
-  Value(std::string_view v) : data_(std::string(v)) {}
-  Value(const char* v) : data_(std::string(v)) {}
-  Value(List v) : data_(std::move(v)) {}
-  Value(Map v) : data_(std::move(v)) {}
-  static Value EmptyList() { return Value(List{}); }
-  static Value EmptyMap() { return Value(Map{}); }
+    requires(!std::same_as<T, bool> && !std::same_as<T, int64_t>)
+  Value(T v) : Value(static_cast<int64_t>(v)) {}
+  Value(double v);
+  Value(std::string v);
+  Value(std::string_view v);
+  Value(const char* v);
+  Value(List v);
+  Value(Map v);
+  static Value EmptyList();
+  static Value EmptyMap();
 
   // Appends to a list or a map; the value must be one (a null becomes one).
   Value& Append(Value v);
   Value& Set(std::string key, Value v);  // replaces a key that exists
   const Value* Find(std::string_view key) const;
-  bool is_null() const { return std::holds_alternative<std::monostate>(data_); }
+  bool is_null() const;
   bool empty() const;  // null, or a list or map without elements
 
   const std::variant<std::monostate, bool, int64_t, double, std::string, List, Map>& data() const {

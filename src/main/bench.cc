@@ -301,7 +301,8 @@ base::Status Print(const bench::Report& report, const std::string& json_path) {
 
 int BenchMain(int argc, char** argv) {
   Flags flags;
-  CLI::App app(kDescription, "llmd bench");
+  const AppPtr app_ptr = NewApp(kDescription, "llmd bench");
+  CLI::App& app = *app_ptr;
   app.footer(kFooter);
   AddLoadFlags(app, flags);
   GroupNewOptions(app, "Load");

@@ -9,6 +9,16 @@
 
 namespace llmd {
 
+void DeleteApp::operator()(CLI::App* app) const { std::default_delete<CLI::App>()(app); }
+
+AppPtr NewApp(const std::string& description, const std::string& name) {
+  return AppPtr(std::make_unique<CLI::App>(description, name).release());
+}
+
+CLI::App& AddSubcommand(CLI::App& app, const std::string& name, const std::string& help) {
+  return *app.add_subcommand(name, help);
+}
+
 void AddDuration(CLI::App& app, const std::string& flag, base::Duration* value,
                  const std::string& help) {
   app.add_option_function<std::string>(

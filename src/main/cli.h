@@ -17,6 +17,14 @@ class App;
 
 namespace llmd {
 
+// The one place that makes and destroys a CLI::App: its code, all in headers, is compiled once.
+struct DeleteApp {
+  void operator()(CLI::App* app) const;
+};
+using AppPtr = std::unique_ptr<CLI::App, DeleteApp>;
+AppPtr NewApp(const std::string& description, const std::string& name);
+CLI::App& AddSubcommand(CLI::App& app, const std::string& name, const std::string& help);
+
 // Adds a flag that takes a Go duration ("30s", "1m30s").
 void AddDuration(CLI::App& app, const std::string& flag, base::Duration* value,
                  const std::string& help);

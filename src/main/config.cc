@@ -40,7 +40,7 @@ base::Result<std::shared_ptr<const director::Generation>> CompileConfig(
 }
 
 int ConfigMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
-  CLI::App app(
+  const AppPtr app_ptr = NewApp(
       "Checks, prints and describes the gateway's configuration.\n\n"
       "  llmd config check --config-file epp.yaml    all errors as file:line:col key: what; exit "
       "1\n"
@@ -49,13 +49,14 @@ int ConfigMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
       "  llmd config plugins                         every plugin type in a line\n"
       "  llmd config schema > epp.schema.json        JSON schema, for editors",
       "llmd config");
+  CLI::App& app = *app_ptr;
   ConfigInput input;
-  CLI::App& check = *app.add_subcommand("check", "validate; silent and 0 when all is well");
-  CLI::App& print = *app.add_subcommand("print", "print the effective configuration as YAML");
-  CLI::App& plugins = *app.add_subcommand("plugins", "list the plugin types");
+  CLI::App& check = AddSubcommand(app, "check", "validate; silent and 0 when all is well");
+  CLI::App& print = AddSubcommand(app, "print", "print the effective configuration as YAML");
+  CLI::App& plugins = AddSubcommand(app, "plugins", "list the plugin types");
   bool markdown = false;
   plugins.add_flag("--markdown", markdown, "as a page, with every parameter");
-  CLI::App& schema = *app.add_subcommand("schema", "print the JSON schema (draft 2020-12)");
+  CLI::App& schema = AddSubcommand(app, "schema", "print the JSON schema (draft 2020-12)");
   AddInput(check, &input);
   AddInput(print, &input);
   app.require_subcommand(1);

@@ -73,7 +73,7 @@ std::vector<std::string> SplitShortFlags(int argc, char** argv) {
 }  // namespace
 
 int EppMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
-  CLI::App app(
+  const AppPtr app_ptr = NewApp(
       "Endpoint Picker: tells Envoy (ext_proc) which model server gets a request. Takes the place "
       "of\nllm-d's epp: same flags, config, wire behaviour and metrics.\n\n"
       "  llmd epp --config-file epp.yaml                   endpoints from its file-discovery "
@@ -81,6 +81,7 @@ int EppMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
       "  llmd epp --config-file epp.yaml --check           what the config amounts to\n"
       "  llmd epp --config-file epp.yaml --secure-serving=false --metrics-endpoint-auth=false",
       "llmd epp");
+  CLI::App& app = *app_ptr;
   EppFlags flags;
   AddEppFlags(app, &flags);
   std::vector<std::string> arguments = SplitShortFlags(argc, argv);

@@ -11,7 +11,7 @@
 namespace llmd {
 
 int GatewayMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
-  CLI::App app(
+  const AppPtr app_ptr = NewApp(
       "OpenAI-compatible endpoint over many model servers: every request goes to the server with "
       "the\n"
       "best mix of prefix-cache match, queue and KV use, in one process.\n\n"
@@ -21,6 +21,7 @@ int GatewayMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
       "file-discovery plugin. Without one: queue-scorer 2, kv-cache-utilization-scorer 2,\n"
       "prefix-cache-scorer 3, max-score-picker.",
       "llmd gateway");
+  CLI::App& app = *app_ptr;
   gateway::GatewayOptions options;
   AddGatewayFlags(app, &options);
   app.add_option("--endpoints", options.endpoints,

@@ -42,7 +42,7 @@ void AddFlags(CLI::App& app, index::IndexOptions* o) {
 }  // namespace
 
 int IndexMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
-  CLI::App app(
+  const AppPtr app_ptr = NewApp(
       "The index of KV blocks as a service: which model server holds how much of a prompt, by "
       "what\n"
       "the engines publish of their caches. For routers of other makes.\n\n"
@@ -51,6 +51,7 @@ int IndexMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
       "POST /query takes token_ids or a prompt, POST /query_by_hash takes block_keys; gRPC is\n"
       "indexer.v1.IndexerService/GetPodScores.",
       "llmd index");
+  CLI::App& app = *app_ptr;
   index::IndexOptions options;
   AddFlags(app, &options);
   if (const int status = ParseFlags(app, argc, argv); status >= 0) return status;

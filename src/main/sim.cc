@@ -301,7 +301,8 @@ int SimMain(int argc, char** argv) {
     flags.options.kv_events.batch_events_max = 16;
   }
   flags.options.seed = runtime::EntropySeed();
-  CLI::App app{kDescription, as_upstream ? std::string(name) : "llmd sim"};
+  const AppPtr app_ptr = NewApp(kDescription, as_upstream ? std::string(name) : "llmd sim");
+  CLI::App& app = *app_ptr;
   app.footer(Footer());
   AddServerFlags(app, flags);
   AddEngineFlags(app, flags);

@@ -73,13 +73,14 @@ base::Result<std::vector<std::string>> ExpandOptionsFile(int argc, char** argv) 
 }  // namespace
 
 int UpMain(int argc, char** argv, const plugin::Catalogue& catalogue) {
-  CLI::App app(
+  const AppPtr app_ptr = NewApp(
       "A gateway and simulated vLLM servers in one process: the quickest way to see llmd work.\n\n"
       "  llmd up                                       four servers, calibrated as Qwen3-32B on "
       "H100\n"
       "  llmd up --count 8 --profile instant           eight servers that answer at once\n"
       "  llmd up --options up.yaml                     flags from a file: `count: 8` and so on",
       "llmd up");
+  CLI::App& app = *app_ptr;
   gateway::GatewayOptions options;
   options.workers = 1;  // beside the engines' own thread
   AddGatewayFlags(app, &options);

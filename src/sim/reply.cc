@@ -1,6 +1,7 @@
 #include "sim/reply.h"
 
 #include <charconv>
+#include <utility>
 
 #include "base/strings.h"
 

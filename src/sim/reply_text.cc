@@ -1,6 +1,7 @@
 #include "sim/reply_text.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/strings.h"
 #include "engine/tokens.h"

@@ -3,6 +3,7 @@
 #include <simdjson.h>
 
 #include <cmath>
+#include <utility>
 
 #include "base/hash.h"
 #include "base/strings.h"

@@ -3,11 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "base/random.h"
 #include "base/strings.h"

@@ -1,6 +1,7 @@
 #include "telemetry/trace.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace llmd::telemetry {
 namespace {

@@ -1,0 +1,1 @@
+// Names the translation unit that CMake wants beside a precompiled header.
