@@ -8,10 +8,9 @@
 #endif
 
 namespace llmd::prefix {
+namespace {
 
 #if defined(__x86_64__)
-
-namespace {
 
 constexpr size_t kLanes = 4;
 constexpr size_t kStripeBytes = kLanes * 16;
@@ -34,9 +33,22 @@ alignas(16) constexpr uint64_t kKeys[2 * kLanes + 4] = {
   return _mm_aesenc_si128(_mm_aesenc_si128(_mm_xor_si128(lane, word), Key(4)), Key(5));
 }
 
+[[gnu::target("avx512f,vaes,aes")]] inline __m512i AbsorbWide(__m512i lanes, __m512i words,
+                                                              __m512i key4, __m512i key5) {
+  lanes = _mm512_xor_si512(lanes, words);
+  return _mm512_aesenc_epi128(_mm512_aesenc_epi128(lanes, key4), key5);
+}
+
 // One operand enters as data, the other as round key, so that swapping them changes the result.
 [[gnu::target("aes,sse4.1")]] inline __m128i Merge(__m128i a, __m128i b) {
   return _mm_aesenc_si128(_mm_aesenc_si128(a, b), Key(4));
+}
+
+[[gnu::target("aes,sse4.1")]] inline uint64_t Fold(__m128i a, __m128i b, __m128i c, __m128i d,
+                                                   __m128i length) {
+  const __m128i all = Absorb(Merge(Merge(a, b), Merge(c, d)), length);
+  return static_cast<uint64_t>(_mm_cvtsi128_si64(all)) ^
+         static_cast<uint64_t>(_mm_extract_epi64(all, 1));
 }
 
 [[gnu::target("aes,sse4.1")]] inline __m128i Load(const char* p) {
@@ -59,29 +71,86 @@ alignas(16) constexpr uint64_t kKeys[2 * kLanes + 4] = {
     for (size_t i = 0; i < kLanes; ++i) lane[i] = Absorb(lane[i], Load(tail + 16 * i));
   }
 
-  const __m128i halves = Merge(Merge(lane[0], lane[1]), Merge(lane[2], lane[3]));
-  const __m128i c = Absorb(halves, length);
-  return static_cast<uint64_t>(_mm_cvtsi128_si64(c)) ^
-         static_cast<uint64_t>(_mm_extract_epi64(c, 1));
+  return Fold(lane[0], lane[1], lane[2], lane[3], length);
+}
+
+// The same values: what are four lanes there are the four quarters of one register here.
+[[gnu::target("avx512f,vaes,aes,sse4.1")]] uint64_t HashWideAes(const char* data, size_t size) {
+  const __m128i length = _mm_set1_epi64x(static_cast<int64_t>(size));
+  const __m512i key4 = _mm512_broadcast_i32x4(Key(4));
+  const __m512i key5 = _mm512_broadcast_i32x4(Key(5));
+  __m512i lanes =
+      _mm512_add_epi64(_mm512_loadu_si512(kKeys), _mm512_set1_epi64(static_cast<int64_t>(size)));
+
+  const char* end = data + size;
+  for (; data + kStripeBytes <= end; data += kStripeBytes) {
+    lanes = AbsorbWide(lanes, _mm512_loadu_si512(data), key4, key5);
+  }
+  if (data < end) {
+    alignas(64) char tail[kStripeBytes] = {};
+    std::memcpy(tail, data, static_cast<size_t>(end - data));
+    lanes = AbsorbWide(lanes, _mm512_load_si512(tail), key4, key5);
+  }
+  return Fold(_mm512_castsi512_si128(lanes), _mm512_extracti32x4_epi32(lanes, 1),
+              _mm512_extracti32x4_epi32(lanes, 2), _mm512_extracti32x4_epi32(lanes, 3), length);
+}
+
+// The loop around it too, so that keys stay in registers from block to block.
+[[gnu::target("avx512f,vaes,aes,sse4.1"), gnu::flatten]] BlockHash ChainWideAes(
+    BlockHash parent, const char* data, size_t block_bytes, size_t count, BlockHash* out) {
+  for (size_t i = 0; i < count; ++i) {
+    parent = base::Mix64(parent, HashWideAes(data + i * block_bytes, block_bytes));
+    out[i] = parent;
+  }
+  return parent;
+}
+
+#endif
+
+uint64_t HashXxh3(const char* data, size_t size) { return base::Hash64({data, size}); }
+
+template <uint64_t (*kContent)(const char*, size_t)>
+BlockHash Chain(BlockHash parent, const char* data, size_t block_bytes, size_t count,
+                BlockHash* out) {
+  for (size_t i = 0; i < count; ++i) {
+    parent = base::Mix64(parent, kContent(data + i * block_bytes, block_bytes));
+    out[i] = parent;
+  }
+  return parent;
+}
+
+constexpr HashKernel kKernels[] = {
+#if defined(__x86_64__)
+    {"vaes", HashWideAes, ChainWideAes},
+    {"aes", HashAes, Chain<HashAes>},
+#endif
+    {"xxh3", HashXxh3, Chain<HashXxh3>},
+};
+
+// Of kKernels.
+size_t FirstKernel() {
+#if defined(__x86_64__)
+  if (!__builtin_cpu_supports("aes") || !__builtin_cpu_supports("sse4.1")) return 2;
+  return __builtin_cpu_supports("vaes") && __builtin_cpu_supports("avx512f") ? 0 : 1;
+#else
+  return 0;
+#endif
+}
+
+const HashKernel& BestKernel() {
+  static const HashKernel& best = kKernels[FirstKernel()];
+  return best;
 }
 
 }  // namespace
 
-bool HasAesKernel() { return __builtin_cpu_supports("aes") && __builtin_cpu_supports("sse4.1"); }
-uint64_t HashContentAes(const char* data, size_t size) { return HashAes(data, size); }
+std::span<const HashKernel> HashKernels() { return std::span(kKernels).subspan(FirstKernel()); }
 
-#else
+uint64_t HashContent(const char* data, size_t size) { return BestKernel().content(data, size); }
 
-bool HasAesKernel() { return false; }
-uint64_t HashContentAes(const char* data, size_t size) { return HashContentPortable(data, size); }
-
-#endif
-
-uint64_t HashContentPortable(const char* data, size_t size) { return base::Hash64({data, size}); }
-
-uint64_t HashContent(const char* data, size_t size) {
-  static const bool aes = HasAesKernel();
-  return aes ? HashContentAes(data, size) : HashContentPortable(data, size);
+void PromptHasher::EmitBlocks(const char* data, size_t size, size_t count) {
+  parent_ = BestKernel().chain(parent_, data, size, count, out_.data() + count_);
+  count_ += count;
 }
 
 void PromptHasher::Append(std::string_view bytes) {
@@ -95,10 +164,9 @@ void PromptHasher::Append(std::string_view bytes) {
     Emit(staging_, block_bytes_);
     staged_ = 0;
   }
-  while (bytes.size() >= block_bytes_ && !full()) {
-    Emit(bytes.data(), block_bytes_);
-    bytes.remove_prefix(block_bytes_);
-  }
+  const size_t whole = std::min(bytes.size() / block_bytes_, out_.size() - count_);
+  EmitBlocks(bytes.data(), block_bytes_, whole);
+  bytes.remove_prefix(whole * block_bytes_);
   if (full() || bytes.empty()) return;
   std::memcpy(staging_, bytes.data(), bytes.size());
   staged_ = bytes.size();

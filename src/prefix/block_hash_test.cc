@@ -112,33 +112,50 @@ TEST(PromptHasherTest, TokensAreTheirLittleEndianBytes) {
   EXPECT_EQ(std::vector<BlockHash>(hashes.begin(), hashes.end()), Hash({same}));
 }
 
-// Both kernels, each where it runs.
-struct Kernel {
-  const char* name;
-  uint64_t (*hash)(const char*, size_t);
-};
-std::vector<Kernel> Kernels() {
-  std::vector<Kernel> kernels = {{"portable", HashContentPortable}};
-  if (HasAesKernel()) kernels.push_back({"aes", HashContentAes});
-  return kernels;
+TEST(HashKernelTest, ChainsAreTheMixOfEveryContentHash) {
+  const std::string text = Letters(40 * 256, 6);
+  for (const HashKernel& kernel : HashKernels()) {
+    for (size_t count : {0, 1, 3, 40}) {
+      uint64_t parent = 9;
+      std::vector<BlockHash> expected;
+      for (size_t i = 0; i < count; ++i) {
+        parent = base::Mix64(parent, kernel.content(text.data() + i * 256, 256));
+        expected.push_back(parent);
+      }
+      std::vector<BlockHash> out(count);
+      EXPECT_EQ(kernel.chain(9, text.data(), 256, count, out.data()), parent) << kernel.name;
+      EXPECT_EQ(out, expected) << kernel.name;
+    }
+  }
+}
+
+TEST(HashKernelTest, BothWithAesRoundsGiveTheSameValues) {
+  const auto kernels = HashKernels();
+  if (kernels[0].name != "vaes") GTEST_SKIP() << "this processor has no VAES";
+  ASSERT_EQ(kernels[1].name, "aes");
+  const std::string text = Letters(1000, 8);
+  for (size_t size = 0; size <= text.size(); ++size) {
+    ASSERT_EQ(kernels[0].content(text.data(), size), kernels[1].content(text.data(), size)) << size;
+  }
 }
 
 TEST(HashContentTest, LengthCountsAndZeroTailsDiffer) {
   const std::string zeros(300, '\0');
-  for (const Kernel& kernel : Kernels()) {
+  for (const HashKernel& kernel : HashKernels()) {
     std::unordered_set<uint64_t> seen;
     for (size_t size = 0; size <= zeros.size(); ++size) {
-      EXPECT_TRUE(seen.insert(kernel.hash(zeros.data(), size)).second) << kernel.name << size;
+      EXPECT_TRUE(seen.insert(kernel.content(zeros.data(), size)).second) << kernel.name << size;
     }
   }
 }
 
 TEST(HashContentTest, ReadsNothingBeyondItsBytes) {
-  for (const Kernel& kernel : Kernels()) {
+  for (const HashKernel& kernel : HashKernels()) {
     std::string a = Letters(200, 1), b = a;
     for (size_t size = 0; size < 200; ++size) {
       std::fill(b.begin() + static_cast<ptrdiff_t>(size), b.end(), '#');
-      EXPECT_EQ(kernel.hash(a.data(), size), kernel.hash(b.data(), size)) << kernel.name << size;
+      EXPECT_EQ(kernel.content(a.data(), size), kernel.content(b.data(), size))
+          << kernel.name << size;
       b = a;
     }
   }
@@ -147,15 +164,15 @@ TEST(HashContentTest, ReadsNothingBeyondItsBytes) {
 // Every output bit answers to every input bit about half of the time. Over 8 texts of 256 bytes the
 // share of one output bit is a mean of 16,384 coin flips: 0.5 +- 0.004.
 TEST(HashContentTest, Avalanche) {
-  for (const Kernel& kernel : Kernels()) {
+  for (const HashKernel& kernel : HashKernels()) {
     std::vector<int> flips(64);
     int total = 0, fewest = 64;
     for (uint64_t seed = 0; seed < 8; ++seed) {
       std::string text = Letters(256, seed);
-      const uint64_t before = kernel.hash(text.data(), text.size());
+      const uint64_t before = kernel.content(text.data(), text.size());
       for (size_t bit = 0; bit < text.size() * 8; ++bit, ++total) {
         text[bit / 8] = static_cast<char>(text[bit / 8] ^ (1 << (bit % 8)));
-        const uint64_t change = before ^ kernel.hash(text.data(), text.size());
+        const uint64_t change = before ^ kernel.content(text.data(), text.size());
         text[bit / 8] = static_cast<char>(text[bit / 8] ^ (1 << (bit % 8)));
         fewest = std::min(fewest, std::popcount(change));
         for (int i = 0; i < 64; ++i) flips[static_cast<size_t>(i)] += (change >> i) & 1;
@@ -171,9 +188,9 @@ TEST(HashContentTest, Avalanche) {
 // a million of them must not meet in 64 bits, and in 32 bits about as often as chance has it (the
 // birthday bound gives n * n / 2 / 2^32).
 TEST(HashContentTest, StructuredInputsDoNotCollide) {
-  for (const Kernel& kernel : Kernels()) {
+  for (const HashKernel& kernel : HashKernels()) {
     std::vector<uint64_t> hashes;
-    auto add = [&](const std::string& s) { hashes.push_back(kernel.hash(s.data(), s.size())); };
+    auto add = [&](const std::string& s) { hashes.push_back(kernel.content(s.data(), s.size())); };
     std::string text = Letters(256, 42);
     for (size_t at = 0; at < text.size(); ++at) {
       const char kept = text[at];

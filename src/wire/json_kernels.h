@@ -28,5 +28,6 @@ struct JsonKernels {
 
 extern const JsonKernels kSse2JsonKernels;
 extern const JsonKernels kAvx2JsonKernels;
+extern const JsonKernels kAvx512JsonKernels;
 
 }  // namespace llmd::wire::internal

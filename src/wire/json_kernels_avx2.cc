@@ -61,6 +61,16 @@ struct Block {
   }
 };
 
+inline bool AnySpecialInFour(const char* p) {
+  __m256i any = _mm256_setzero_si256();
+  for (int i = 0; i < 4; ++i) {
+    const Block block = Block::Load(p + 64 * i);
+    any = _mm256_or_si256(any,
+                          _mm256_or_si256(Block::Special(block.low), Block::Special(block.high)));
+  }
+  return !_mm256_testz_si256(any, any);
+}
+
 // Bit i becomes the parity of bits 0 to i.
 inline uint64_t PrefixXor(uint64_t mask) {
   const __m128i product = _mm_clmulepi64_si128(_mm_set_epi64x(0, static_cast<long long>(mask)),

@@ -100,6 +100,12 @@ struct Block {
 };
 #endif
 
+inline bool AnySpecialInFour(const char* p) {
+  bool any = false;
+  for (int i = 0; i < 4; ++i) any |= Block::Load(p + 64 * i).AnySpecial();
+  return any;
+}
+
 // Bit i becomes the parity of bits 0 to i.
 inline uint64_t PrefixXor(uint64_t mask) {
   for (int shift = 1; shift < 64; shift *= 2) mask ^= mask << shift;

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstring>
+#include <span>
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -14,31 +15,38 @@ namespace llmd::wire {
 namespace internal {
 namespace {
 
-bool HasAvx2() {
+constexpr const JsonKernels* kAllKernels[] = {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") &&
-         __builtin_cpu_supports("pclmul");
-#else
-  return false;
+    &kAvx512JsonKernels,
+    &kAvx2JsonKernels,
 #endif
-}
+    &kSse2JsonKernels,
+};
 
-const JsonKernels* Choose() {
+// Those of kAllKernels that this processor has not come first.
+size_t Missing() {
 #if defined(__x86_64__)
-  if (HasAvx2()) return &kAvx2JsonKernels;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi2") ||
+      !__builtin_cpu_supports("pclmul")) {
+    return 2;
+  }
+  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") ? 0 : 1;
+#else
+  return 0;
 #endif
-  return &kSse2JsonKernels;
 }
 
 }  // namespace
 
 const JsonKernels* JsonKernelsNamed(std::string_view name) {
-  if (name == kSse2JsonKernels.name) return &kSse2JsonKernels;
-  return name == Choose()->name ? Choose() : nullptr;
+  for (const JsonKernels* kernels : std::span(kAllKernels).subspan(Missing())) {
+    if (kernels->name == name) return kernels;
+  }
+  return nullptr;
 }
 
 const JsonKernels* BestJsonKernels() {
-  static const JsonKernels* const best = Choose();
+  static const JsonKernels* const best = kAllKernels[Missing()];
   return best;
 }
 

@@ -77,7 +77,8 @@ std::string_view JsonErrorText(JsonError error);
 
 namespace internal {
 struct JsonKernels;
-// For tests and benchmarks: the named set ("avx2", "sse2"), or nullptr where the CPU lacks it.
+// For tests and benchmarks: the named set ("avx512", "avx2", "sse2"), or nullptr where the CPU
+// lacks it.
 const JsonKernels* JsonKernelsNamed(std::string_view name);
 const JsonKernels* BestJsonKernels();
 

@@ -19,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (size_t i = 0; i < cut_count; ++i) cuts.push_back(data[2 + i] * document.size() / 256);
   std::sort(cuts.begin(), cuts.end());
   const JsonTrace whole = TraceJson(document, {}, policy, internal::JsonKernelsNamed("sse2"));
-  for (const char* name : {"sse2", "avx2"}) {
+  for (const char* name : {"sse2", "avx2", "avx512"}) {
     const auto* kernels = internal::JsonKernelsNamed(name);
     if (!kernels) continue;
     const JsonTrace cut = TraceJson(document, cuts, policy, kernels);

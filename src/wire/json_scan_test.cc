@@ -18,7 +18,7 @@ using ::testing::ElementsAre;
 
 std::vector<const internal::JsonKernels*> AllKernels() {
   std::vector<const internal::JsonKernels*> all;
-  for (const char* name : {"sse2", "avx2"}) {
+  for (const char* name : {"sse2", "avx2", "avx512"}) {
     if (const auto* kernels = internal::JsonKernelsNamed(name)) all.push_back(kernels);
   }
   return all;
