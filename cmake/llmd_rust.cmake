@@ -43,14 +43,14 @@ function(llmd_add_rust)
 
   add_library(llmd_rust_text INTERFACE)
   add_library(llmd::rust_text ALIAS llmd_rust_text)
-  add_dependencies(llmd_rust_text llmd_rust_text_build)
   set(installed ${CMAKE_INSTALL_LIBDIR}/llmd)
   target_include_directories(llmd_rust_text INTERFACE $<BUILD_INTERFACE:${LLMD_RUST_DIR}/include>)
   target_link_libraries(llmd_rust_text INTERFACE
     $<BUILD_INTERFACE:${library}>
     $<INSTALL_INTERFACE:$<INSTALL_PREFIX>/${installed}/libllmd_text_rs.a>
     ${CMAKE_DL_LIBS})
-  # A program is linked again when the crate has changed.
+  # Programs wait for the crate when they are linked, and are linked again when it has changed. A
+  # dependency between targets would have every file of the rooms above text wait for cargo.
   set_property(TARGET llmd_rust_text PROPERTY INTERFACE_LINK_DEPENDS
                $<BUILD_INTERFACE:${library}>)
   set_target_properties(llmd_rust_text PROPERTIES EXPORT_NAME rust_text)
