@@ -450,14 +450,6 @@ Value Members::SchemaDocument(const void* defaults) const {
 
 }  // namespace internal
 
-#define LLMD_CONFIG_DEFINE(...)                             \
-  template TypePtr<__VA_ARGS__> DefaultType<__VA_ARGS__>(); \
-  template class internal::MemberOf<__VA_ARGS__>;
-LLMD_CONFIG_COMMON_TYPES(LLMD_CONFIG_DEFINE)
-template TypePtr<int32_t> Int(int32_t, int32_t);
-template TypePtr<uint32_t> Int(uint32_t, uint32_t);
-template TypePtr<int64_t> Int(int64_t, int64_t);
-template TypePtr<uint64_t> Int(uint64_t, uint64_t);
-template TypePtr<std::vector<std::string>> List(TypePtr<std::string>, size_t);
+LLMD_CONFIG_COMMON_TYPES()
 
 }  // namespace llmd::config

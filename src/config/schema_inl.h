@@ -166,20 +166,26 @@ TypePtr<M> DefaultType() {
   return internal::DefaultTypeOf<M>::Make();
 }
 
-// The common ones are compiled in schema.cc alone.
-#define LLMD_CONFIG_COMMON_TYPES(declare)                                  \
-  declare(bool) declare(double) declare(std::string) declare(int32_t)      \
-  declare(uint32_t) declare(int64_t) declare(uint64_t) declare(base::Duration) \
-  declare(StringMapValue) declare(Node) declare(std::vector<std::string>)
-#define LLMD_CONFIG_EXTERN(...)                              \
-  extern template TypePtr<__VA_ARGS__> DefaultType<__VA_ARGS__>(); \
-  extern template class internal::MemberOf<__VA_ARGS__>;
-LLMD_CONFIG_COMMON_TYPES(LLMD_CONFIG_EXTERN)
-#undef LLMD_CONFIG_EXTERN
-extern template TypePtr<int32_t> Int(int32_t, int32_t);
-extern template TypePtr<uint32_t> Int(uint32_t, uint32_t);
-extern template TypePtr<int64_t> Int(int64_t, int64_t);
-extern template TypePtr<uint64_t> Int(uint64_t, uint64_t);
-extern template TypePtr<std::vector<std::string>> List(TypePtr<std::string>, size_t);
+// The common ones are compiled in schema.cc alone: `keyword` is extern here and nothing there.
+#define LLMD_CONFIG_COMMON_TYPE(keyword, ...)                       \
+  keyword template TypePtr<__VA_ARGS__> DefaultType<__VA_ARGS__>(); \
+  keyword template class internal::MemberOf<__VA_ARGS__>;
+#define LLMD_CONFIG_COMMON_INT(keyword, type) \
+  LLMD_CONFIG_COMMON_TYPE(keyword, type)      \
+  keyword template TypePtr<type> Int(type, type);
+#define LLMD_CONFIG_COMMON_TYPES(keyword)                         \
+  LLMD_CONFIG_COMMON_TYPE(keyword, bool)                          \
+  LLMD_CONFIG_COMMON_TYPE(keyword, double)                        \
+  LLMD_CONFIG_COMMON_TYPE(keyword, std::string)                   \
+  LLMD_CONFIG_COMMON_TYPE(keyword, base::Duration)                \
+  LLMD_CONFIG_COMMON_TYPE(keyword, StringMapValue)                \
+  LLMD_CONFIG_COMMON_TYPE(keyword, Node)                          \
+  LLMD_CONFIG_COMMON_INT(keyword, int32_t)                        \
+  LLMD_CONFIG_COMMON_INT(keyword, uint32_t)                       \
+  LLMD_CONFIG_COMMON_INT(keyword, int64_t)                        \
+  LLMD_CONFIG_COMMON_INT(keyword, uint64_t)                       \
+  LLMD_CONFIG_COMMON_TYPE(keyword, std::vector<std::string>)      \
+  keyword template TypePtr<std::vector<std::string>> List(TypePtr<std::string>, size_t);
+LLMD_CONFIG_COMMON_TYPES(extern)
 
 }  // namespace llmd::config

@@ -146,8 +146,6 @@ const HashKernel& BestKernel() {
 
 std::span<const HashKernel> HashKernels() { return std::span(kKernels).subspan(FirstKernel()); }
 
-uint64_t HashContent(const char* data, size_t size) { return BestKernel().content(data, size); }
-
 void PromptHasher::EmitBlocks(const char* data, size_t size, size_t count) {
   parent_ = BestKernel().chain(parent_, data, size, count, out_.data() + count_);
   count_ += count;

@@ -38,9 +38,6 @@ inline uint64_t ChainSeed(std::string_view model, std::string_view cache_salt) {
   return base::Mix64(base::Hash64(model), base::Hash64(cache_salt));
 }
 
-// Hash of one block's content with the fastest kernel that this processor has.
-uint64_t HashContent(const char* data, size_t size);
-
 // How content is hashed: "vaes" with AES rounds on 64 bytes at a time, "aes" on 16 (the values are
 // the same), "xxh3" where the processor has neither.
 struct HashKernel {

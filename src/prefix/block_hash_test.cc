@@ -75,7 +75,7 @@ TEST(PromptHasherTest, ChainIsTheMixOfEveryContentHash) {
   std::vector<BlockHash> expected;
   for (size_t at = 0; at < text.size(); at += kBlock) {
     const size_t n = std::min(kBlock, text.size() - at);
-    parent = base::Mix64(parent, HashContent(text.data() + at, n));
+    parent = base::Mix64(parent, HashKernels()[0].content(text.data() + at, n));
     expected.push_back(parent);
   }
   EXPECT_EQ(Hash({text}, 9), expected);
